@@ -1,0 +1,218 @@
+"""The closed set of primitive operators.
+
+Every op is a frozen dataclass of plain attributes; its operands live on the node. A facet of the ops (type rule, NumPy
+meaning, FLOPs, PyTorch, ONNX, ...) is one `match` over `Op` ending in `assert_never`, so that the type checker lists
+every place that has to know about a new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from cgc.ir.dims import Dim, Size
+from cgc.ir.types import DType
+
+if TYPE_CHECKING:
+    from cgc.ir.graph import Region
+
+UnaryKind: TypeAlias = Literal[
+    "neg", "abs", "exp", "log", "sqrt", "rsqrt", "sin", "cos", "tanh", "erf", "sigmoid", "floor", "not"
+]
+BinaryKind: TypeAlias = Literal[
+    "add", "sub", "mul", "div", "pow", "max", "min", "mod", "lt", "le", "gt", "ge", "eq", "ne", "and", "or"
+]
+ReduceKind: TypeAlias = Literal["sum", "mean", "max", "min"]
+
+UNARY_KINDS: tuple[UnaryKind, ...] = get_args(UnaryKind)
+BINARY_KINDS: tuple[BinaryKind, ...] = get_args(BinaryKind)
+REDUCE_KINDS: tuple[ReduceKind, ...] = get_args(ReduceKind)
+COMPARISONS: frozenset[str] = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
+LOGICAL: frozenset[str] = frozenset({"and", "or"})
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """() → scalar. `text` is how the user wrote the number (`sqrt(head)`), empty for a literal."""
+
+    value: float | int | bool
+    dtype: DType
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """() → i64[dim]: the index along `dim`, 0 … size-1."""
+
+    dim: Dim
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """(x) → same type: elementwise."""
+
+    kind: UnaryKind
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """(a, b) → elementwise over the union of their dimensions; comparisons give bool. Both have one dtype."""
+
+    kind: BinaryKind
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """(condition: bool, a, b) → `a` where the condition holds, else `b`, over the union of dimensions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """(x) → x in another dtype (float to integer truncates toward zero)."""
+
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """(a, b) → Σ over the dimensions `over` of a · b. Other shared dimensions are aligned, the rest are kept."""
+
+    over: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """(x) → x reduced over the dimensions `over`."""
+
+    kind: ReduceKind
+    over: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """(x) → inclusive running sum along the dimension `over`."""
+
+    over: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """(table, index) → table with `dim` replaced by the index's dimensions; shared other dimensions are aligned."""
+
+    dim: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """(x) → x with dimensions renamed; `names` are (old, new) pairs."""
+
+    names: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transpose:
+    """(x) → x with its dimensions in this order."""
+
+    order: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """(x) → x with `dim` split, row-major, into the dimensions `into`, whose sizes multiply to its size."""
+
+    dim: str
+    into: tuple[Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """(x) → x with the dimensions `dims` merged, row-major in this order, into one called `into`.
+
+    The result stands where the first of them stood.
+    """
+
+    dims: tuple[str, ...]
+    into: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """(x) → entries `start` … `start + into.size - 1` of `dim`, as the dimension `into`."""
+
+    dim: str
+    start: Size
+    into: Dim
+
+
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """(x₁, …, xₙ) → the operands one after another; operand i brings dimension `dims[i]`; the result is `into`."""
+
+    dims: tuple[str, ...]
+    into: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """(x) → (values, indices) of the `into.size` largest along `dim`, largest first, ties to the lower index."""
+
+    dim: str
+    into: Dim
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """(args…, params…) → results of the function; `instance` is the user's name for this use of the block.
+
+    The first `args` operands are tensors, the rest the function's parameters in order.
+    """
+
+    function: str
+    instance: str
+    args: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """(carried…, shared…, stacked…) → carried values after `stack.size` runs of `body`.
+
+    `body`'s arguments stand in the same order. A stacked operand has the leading dimension `stack`, and the body sees
+    one slice of it per iteration; body results are the next carried values. `instance` is the user's name (`h`).
+    """
+
+    instance: str
+    stack: Dim
+    carried: int
+    shared: int
+    body: Region
+
+
+Op: TypeAlias = (
+    Constant
+    | Position
+    | Unary
+    | Binary
+    | Where
+    | Cast
+    | Dot
+    | Reduce
+    | Scan
+    | Gather
+    | Rename
+    | Transpose
+    | Split
+    | Merge
+    | Slice
+    | Concat
+    | TopK
+    | Call
+    | Repeat
+)
+
+OPS: tuple[type[Op], ...] = get_args(Op)
+
+
+def opcode(op: Op) -> str:
+    """Return the name of an op in the textual form: `dot`, `reduce`, `top_k`."""
+    name = type(op).__name__
+    return "top_k" if name == "TopK" else name.lower()
