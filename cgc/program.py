@@ -117,10 +117,14 @@ class CheckpointEntry:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """How a hub layout names and shapes a family's parameters. `prefix` may be missing in a file."""
+    """How a hub layout names and shapes a family's parameters.
+
+    A tensor's `prefix` may be missing in a file; tensors whose names match `ignored` may stand in one.
+    """
 
     name: str
     prefix: str
+    ignored: tuple[str, ...]
     entries: tuple[CheckpointEntry, ...]
     location: Location = field(default=NOWHERE, compare=False)
 

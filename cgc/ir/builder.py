@@ -14,11 +14,23 @@ class Names:
     def __init__(self) -> None:
         self._taken: set[str] = set()
         self._next: dict[str, int] = {}
+        self._reserved: set[str] = set()
+
+    def reserve(self, names: set[str]) -> None:
+        """Keep `names` for `exact`: `fresh` will not give them out."""
+        self._reserved |= names
+
+    def exact(self, name: str) -> str:
+        """Take `name` itself, which must be free."""
+        if name in self._taken:
+            raise ValueError(f"`{name}` is taken")
+        self._taken.add(name)
+        return name
 
     def fresh(self, wish: str) -> str:
         """Return `wish`, or the first of `wish_2`, `wish_3`, … that is free, and take it."""
         name, count = wish, self._next.get(wish, 1)
-        while name in self._taken:
+        while name in self._taken or name in self._reserved:
             count += 1
             name = f"{wish}_{count}"
         self._next[wish] = count

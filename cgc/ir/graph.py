@@ -6,26 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from cgc.diagnostics import NOWHERE as NOWHERE
+from cgc.diagnostics import Location as Location
 from cgc.ir.dims import Dim, Size, add
 from cgc.ir.ops import Op, Repeat
 from cgc.ir.types import TensorType
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """A place in a source file: lines and columns from 1, the end exclusive."""
-
-    file: str
-    line: int
-    column: int
-    end_line: int
-    end_column: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
-
-
-NOWHERE = Location("", 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,155 @@
+"""A whole file: its models, what it says about them, and every fault in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgc.diagnostics import Diagnostic, Diagnostics, InputError, Label
+from cgc.elaborate.items import read_mup, read_train, single
+from cgc.elaborate.devices import read_device
+from cgc.elaborate.layouts import read_checkpoint
+from cgc.elaborate.models import Built, ModelBuilder, build_instance, checked, is_closed, open_arguments
+from cgc.elaborate.modules import Module, Modules
+from cgc.elaborate.standalone import check_standalone
+from cgc.elaborate.values import Number, Scalar
+from cgc.program import Device, Program
+from cgc.syntax import tree
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A file without faults. `programs` are the models that can be compiled as they stand, `devices` the hardware."""
+
+    programs: tuple[Program, ...]
+    devices: tuple[Device, ...]
+    models: tuple[str, ...]
+    blocks: tuple[str, ...]
+    sources: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    name: str
+    family: str
+    owner: Module
+    built: Built
+    doc: str
+
+
+def elaborate_file(text: str, shown: str, overrides: Mapping[str, Scalar] | None = None) -> Checked:
+    """Check the text of a file; `shown` is its path as messages name it, and where relative `use` paths start.
+
+    `overrides` replace sizes of every model in the file (`--set`).
+
+    Raises:
+        InputError: with every fault found.
+    """
+    found = Diagnostics()
+    modules = Modules(found)
+    try:
+        module = modules.main(text, shown, Path(shown).parent)
+    except InputError as error:
+        for diagnostic in error.diagnostics:
+            found.add(diagnostic)
+        raise InputError(found.sorted(), modules.sources) from error
+    check = _FileCheck(modules, module, overrides or {}, found)
+    result = check.run()
+    found.raise_if_any(modules.sources)
+    return result
+
+
+class _FileCheck:
+    def __init__(self, modules: Modules, module: Module, overrides: Mapping[str, Scalar], found: Diagnostics) -> None:
+        self._modules = modules
+        self._module = module
+        self._overrides = overrides
+        self._found = found
+        self._used: set[int] = set()
+
+    def run(self) -> Checked:
+        """Elaborate everything in the file."""
+        items = self._module.file.items
+        models = [model for item in items if isinstance(item, tree.Instance) if (model := self._instance(item))]
+        instanced = {item.family.text for item in items if isinstance(item, tree.Instance)}
+        for name, definition in self._module.models.items():
+            if name not in instanced:
+                model = self._definition(name, definition)
+                if model is not None:
+                    models.append(model)
+        for definition in self._module.blocks.values():
+            if id(definition) not in self._used:
+                check_standalone(self._modules, self._module, definition, self._found)
+        devices = self._devices()
+        programs = self._programs(models, devices)
+        names = (*self._module.models, *(i.name.text for i in items if isinstance(i, tree.Instance)))
+        return Checked(programs, devices, names, tuple(self._module.blocks), self._modules.sources)
+
+    def _built(self, builder: ModelBuilder, built: Built | None) -> Built | None:
+        self._used |= builder.blocks.made.keys()
+        return built
+
+    def _instance(self, item: tree.Instance) -> _Model | None:
+        result = build_instance(self._modules, self._module, item, self._overrides, self._found)
+        located = self._modules.model(self._module, item.family.text)
+        if result is None or located is None:
+            return None
+        builder, built = result
+        self._built(builder, built)
+        return _Model(item.name.text, item.family.text, located[0], checked(built), located[1].doc)
+
+    def _definition(self, name: str, definition: tree.Definition) -> _Model | None:
+        """A family of this file that nothing instantiates: compiled where it has all its sizes, else checked open."""
+        builder = ModelBuilder(self._modules, self._module, definition, self._found)
+        given = open_arguments(definition)
+        given.update({key: Number(value, key) for key, value in self._overrides.items()})
+        built = self._built(builder, builder.build(name, given, definition.name.location))
+        closed = is_closed(definition) or set(open_arguments(definition)) <= set(self._overrides)
+        if built is None or not closed:
+            return None
+        return _Model(name, name, self._module, checked(built), definition.doc)
+
+    def _settings(self, keyword: str) -> list[tree.Settings]:
+        items = self._module.file.items
+        return [item for item in items if isinstance(item, tree.Settings) and item.keyword == keyword]
+
+    def _devices(self) -> tuple[Device, ...]:
+        devices = [read_device(item, self._found) for item in self._settings("device")]
+        return tuple(device for device in devices if device is not None)
+
+    def _programs(self, models: list[_Model], devices: tuple[Device, ...]) -> tuple[Program, ...]:
+        mup_item = single(self._settings("mup"), "mup", self._found)
+        train_item = single(self._settings("train"), "train", self._found)
+        train = read_train(train_item, self._found) if train_item else None
+        if not models:
+            self._without_model([item for item in (mup_item,) if item])
+        programs: list[Program] = []
+        for model in models:
+            graph, arguments = model.built.graph, model.built.arguments
+            mup = read_mup(mup_item, graph, arguments, self._found) if mup_item else None
+            layout = model.owner.checkpoints.get(model.family)
+            checkpoint = read_checkpoint(layout, graph, self._found) if layout else None
+            programs.append(
+                Program(
+                    model.name,
+                    graph,
+                    model.family,
+                    arguments,
+                    mup,
+                    train,
+                    devices,
+                    checkpoint,
+                    self._module.shown,
+                    model.doc,
+                )
+            )
+        return tuple(programs)
+
+    def _without_model(self, items: list[tree.Settings]) -> None:
+        if len(self._found):
+            return
+        for item in items:
+            text = f"`{item.keyword}` says how a model scales, but there is no model in this file"
+            self._found.add(Diagnostic("CG0406", text, (Label(item.location),)))
+

@@ -1,0 +1,275 @@
+"""Models: from a definition and its sizes to a graph, and from a file to a program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from cgc.diagnostics import Diagnostic, Diagnostics, Label, Location
+from cgc.elaborate.calls import Blocks, declared_params, header_text
+from cgc.elaborate.expressions import Context, suggest
+from cgc.elaborate.frames import Frame, Scope
+from cgc.elaborate.modules import Module, Modules
+from cgc.elaborate.statements import BodyWalk, walk_block
+from cgc.elaborate.values import POISON, Fault, Number, Pack, Poisoned, Scalar, Tensor, describe
+from cgc.ir.builder import Builder, Names
+from cgc.ir.dims import Dim, symbol
+from cgc.ir.graph import Graph, Static, Symbol, Value
+from cgc.ir.ops import Transpose
+from cgc.ir.types import DTYPES, DType, TensorType
+from cgc.ir.verify import verify
+from cgc.syntax import tree
+
+
+@dataclass(slots=True)
+class _Interface:
+    """Inputs and outputs as the body of a model declares them."""
+
+    inputs: list[Value] = field(default_factory=list)
+    outputs: dict[str, tuple[Value, Location]] = field(default_factory=dict)
+    symbols: dict[str, Symbol] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model at its sizes: the graph, and the sizes by header name."""
+
+    graph: Graph
+    arguments: tuple[tuple[str, Static], ...]
+
+
+class ModelBuilder:
+    """Builds one model."""
+
+    def __init__(self, modules: Modules, owner: Module, definition: tree.Definition, found: Diagnostics) -> None:
+        self._modules = modules
+        self._owner = owner
+        self._definition = definition
+        self._found = found
+        self._interface = _Interface()
+        self._limits: dict[str, Dim | None] = {}
+        self.blocks = Blocks(modules, self._limits, walk_block)
+
+    def build(self, name: str, given: Mapping[str, Number], place: Location) -> Built | None:
+        """Return the model, or None when faults were found. An open size is a symbolic Number."""
+        names = Names()
+        names.reserve(declared_params(self._definition.body))
+        frame = Frame(Builder(names, self.blocks.functions.__getitem__), Scope())
+        before = len(self._found)
+        try:
+            arguments = self._header(frame, given, place)
+        except Fault as fault:
+            self._found.add(fault.diagnostic)
+            return None
+        BodyWalk(self.blocks, self._owner, frame, self._found, self._declare).walk(self._definition.body)
+        if len(self._found) == before and not self._interface.outputs:
+            text = f"model `{self._definition.name.text}` has no output"
+            self._found.add(
+                Diagnostic("CG0407", text, (Label(self._definition.name.location),), "end it with `output name = …`")
+            )
+        if len(self._found) > before:
+            return None
+        return Built(self._graph(name, frame), arguments)
+
+    def _header(self, frame: Frame, given: Mapping[str, Number], place: Location) -> tuple[tuple[str, Static], ...]:
+        arguments: list[tuple[str, Static]] = []
+        known: list[str] = []
+        for parameter in self._definition.header:
+            match parameter:
+                case tree.TensorParameter(name=name, dims=None, type=None) | tree.ScalarParameter(name=name):
+                    known.append(name.text)
+                case _:
+                    hint = "dimensions of inputs stand at the input, as in `input x[batch, width]`"
+                    raise Fault("CG0405", "a model's header has names of sizes only", Label(parameter.location), hint=hint)
+            number = self._argument(frame, parameter, given, place)
+            frame.scope.bind(name.text, number, parameter.location)
+            value = number.value
+            arguments.append((name.text, value if isinstance(value, int | float | bool | str) else str(value)))
+        for name_given in given:
+            if name_given not in known:
+                hint = suggest(name_given, known) or f"its header is `{header_text(self._definition)}`"
+                raise Fault("CG0402", f"`{self._definition.name.text}` has no `{name_given}`", Label(place), hint=hint)
+        return tuple(arguments)
+
+    def _argument(
+        self, frame: Frame, parameter: tree.TensorParameter | tree.ScalarParameter, given: Mapping[str, Number], place: Location
+    ) -> Number:
+        name = parameter.name.text
+        if name in given:
+            return Number(given[name].value, name)
+        if isinstance(parameter, tree.ScalarParameter):
+            return Number(self.blocks.context(self._owner, frame).number(parameter.default).value, name)
+        hint = f"its header is `{header_text(self._definition)}`"
+        raise Fault("CG0401", f"`{self._definition.name.text}` needs `{name}`", Label(place), hint=hint)
+
+    # ---- inputs and outputs
+
+    def _declare(self, context: Context, statement: tree.InputStatement | tree.OutputStatement) -> None:
+        if isinstance(statement, tree.InputStatement):
+            self._input(context, statement)
+        else:
+            self._output(context, statement)
+
+    def _input(self, context: Context, statement: tree.InputStatement) -> None:
+        name = statement.name
+        if context.frame.scope.own(name.text) is not None:
+            labels = (Label(name.location), Label(context.frame.scope.place(name.text), "first here"))
+            raise Fault("CG0303", f"input `{name.text}`: the name is taken", *labels)
+        dims: list[Dim] = []
+        for pattern in statement.dims:
+            if isinstance(pattern, tree.Rest):
+                raise Fault("CG0405", "an input's dimensions are all named", Label(pattern.location))
+            dims.append(self._input_dim(context, pattern))
+        for i, dim in enumerate(dims):
+            if dim.name in {other.name for other in dims[:i]}:
+                raise Fault("CG0202", f"`{dim.name}` stands twice", Label(statement.location))
+        value = context.frame.builder.value(name.text, self._input_type(context, statement, tuple(dims)))
+        self._interface.inputs.append(value)
+        context.frame.scope.bind(name.text, Tensor(value, context.frame), name.location)
+
+    def _input_dim(self, context: Context, pattern: tree.BoundDim) -> Dim:
+        name = pattern.name.text
+        known = context.frame.scope.find(name)
+        if known is None:
+            dim = Dim(name, symbol(name))
+            limit = self._limit(context, pattern)
+            self._interface.symbols[name] = Symbol(name, limit)
+            self._limits[name] = limit
+            context.frame.scope.bind(name, Pack((dim,)), pattern.location)
+            return dim
+        (dim,) = context.dim(pattern.name)
+        if pattern.limit is not None and self._limits.get(name) != self._limit(context, pattern):
+            raise Fault("CG0208", f"`{name}` already has another size or limit", Label(pattern.location))
+        return dim
+
+    def _limit(self, context: Context, pattern: tree.BoundDim) -> Dim | None:
+        match pattern.limit:
+            case None:
+                return None
+            case tree.Number(_, value):
+                size = context.size(Number(value), pattern.limit.location)
+                return Dim(f"{pattern.name.text}_limit", size)
+            case tree.Name():
+                (dim,) = context.dim(pattern.limit)
+                return dim
+
+    def _input_type(self, context: Context, statement: tree.InputStatement, dims: tuple[Dim, ...]) -> TensorType:
+        match statement.type:
+            case None:
+                return TensorType(dims)
+            case tree.TypeName("id", tree.Name() as of):
+                (dim,) = context.dim(of)
+                return TensorType(dims, "i64", dim)
+            case tree.TypeName(name):
+                if name not in DTYPES:
+                    hint = f"one of {', '.join(DTYPES)}, or `id of` a dimension"
+                    raise Fault("CG0207", f"there is no type `{name}`", Label(statement.type.location), hint=hint)
+                dtype: DType = name  # type: ignore[assignment]
+                return TensorType(dims, dtype)
+
+    def _output(self, context: Context, statement: tree.OutputStatement) -> None:
+        name = statement.name
+        if name.text in self._interface.outputs:
+            first = self._interface.outputs[name.text][1]
+            labels = (Label(name.location, "again here"), Label(first, "first here"))
+            raise Fault("CG0303", f"output `{name.text}` is given twice", *labels)
+        value = context.value(statement.value, name.text)
+        if statement.dims is not None:
+            value = self._ordered(context, statement, statement.dims, value)
+        self._interface.outputs[name.text] = (value, name.location)
+        if context.frame.scope.find(name.text) is None:
+            context.frame.scope.bind(name.text, Tensor(value, context.frame), name.location)
+
+    def _ordered(
+        self, context: Context, statement: tree.OutputStatement, names: tuple[tree.Name, ...], value: Value
+    ) -> Value:
+        order = tuple(dim.name for dim in context.dims(names))
+        if sorted(order) != sorted(value.type.names):
+            label = Label(statement.value.location, f"has {describe(value.type.dims)}")
+            raise Fault("CG0206", f"the output is declared as [{', '.join(order)}]", label)
+        return value if order == value.type.names else context.add(
+            Transpose(order), value, place=statement.location, wish=statement.name.text
+        )
+
+    def _graph(self, name: str, frame: Frame) -> Graph:
+        params = tuple(declared.param() for declared in frame.params)
+        arguments = (*self._interface.inputs, *(param.value for param in params))
+        results = tuple(value for value, _ in self._interface.outputs.values())
+        return Graph(
+            name,
+            tuple(self._interface.symbols.values()),
+            params,
+            tuple(self.blocks.functions.values()),
+            frame.builder.finish(arguments, results),
+            tuple(self._interface.outputs),
+            self._definition.location,
+        )
+
+
+def build_instance(
+    modules: Modules, module: Module, item: tree.Instance, overrides: Mapping[str, Scalar], found: Diagnostics
+) -> tuple[ModelBuilder, Built] | None:
+    """Build `model name = family(…)`; `overrides` replace or add arguments."""
+    located = modules.model(module, item.family.text)
+    if located is None:
+        known = modules.model_names(module)
+        hint = suggest(item.family.text, known) or "families of the library need a `use`, as in `use std/gpt2`"
+        labels = (Label(item.family.location),)
+        found.add(Diagnostic("CG0302", f"there is no model `{item.family.text}`", labels, hint))
+        return None
+    owner, definition = located
+    builder = ModelBuilder(modules, owner, definition, found)
+    given = instance_arguments(builder.blocks, module, item, found)
+    if given is None:
+        return None
+    given.update({name: Number(value, name) for name, value in overrides.items()})
+    built = builder.build(item.name.text, given, item.location)
+    return None if built is None else (builder, built)
+
+
+def instance_arguments(
+    blocks: Blocks, module: Module, item: tree.Instance, found: Diagnostics
+) -> dict[str, Number] | None:
+    """Evaluate the arguments of an instance; one may use those before it."""
+    scope = Scope()
+    context = blocks.context(module, Frame(Builder(Names(), blocks.functions.__getitem__), scope))
+    given: dict[str, Number] = {}
+    before = len(found)
+    for argument in item.arguments:
+        try:
+            if not isinstance(argument, tree.KeywordArgument):
+                hint = "write `name=value`, as in `width=768`"
+                raise Fault("CG0402", "arguments of a model are given by name", Label(argument.location), hint=hint)
+            name = argument.name.text
+            if name in given:
+                raise Fault("CG0402", f"`{name}` is given twice", Label(argument.location))
+            number = context.number(argument.value)
+            given[name] = Number(number.value, name)
+            scope.bind(name, given[name], argument.location)
+        except Fault as fault:
+            found.add(fault.diagnostic)
+            if isinstance(argument, tree.KeywordArgument):
+                scope.bind(argument.name.text, POISON)
+        except Poisoned:
+            continue
+    return given if len(found) == before else None
+
+
+def open_arguments(definition: tree.Definition) -> dict[str, Number]:
+    """Return symbolic sizes for the parts of a model's header that have no default."""
+    return {
+        parameter.name.text: Number(symbol(parameter.name.text), parameter.name.text)
+        for parameter in definition.header
+        if isinstance(parameter, tree.TensorParameter)
+    }
+
+
+def is_closed(definition: tree.Definition) -> bool:
+    """Tell whether every part of a model's header has a default."""
+    return all(isinstance(parameter, tree.ScalarParameter) for parameter in definition.header)
+
+
+def checked(built: Built) -> Built:
+    """Verify the graph of a built model (InvalidGraph is an error in the compiler)."""
+    return replace(built, graph=verify(built.graph))
+
