@@ -15,7 +15,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from cgc.syntax.pieces import Group, Item, Piece, Pieces, flat
 from cgc.syntax.tree import Comment
@@ -86,11 +85,8 @@ class Breaker:
         room = WIDTH - indent * INDENT
         groups = {at: piece for at, piece in enumerate(pieces) if isinstance(piece, Group)}
         broken = {at for at, group in groups.items() if self.holds_comment(group.first, group.last)}
-        # calls open before indices and renamings, and the last before the first
-        order = sorted(
-            (at for at, group in groups.items() if group.items and at not in broken),
-            key=lambda at: (groups[at].opening != "(", -at),
-        )
+        # the last call opens before the first; square brackets hold names, and open for a comment only
+        order = [at for at in reversed(groups) if groups[at].opening == "(" and groups[at].items and at not in broken]
         if _longest(pieces, broken) <= room:
             return broken
         enough = next((at for at in order if _longest(pieces, broken | {at}) <= room), None)
@@ -143,16 +139,3 @@ def _longest(pieces: tuple[Piece, ...], broken: set[int]) -> int:
         else:
             length += len(flat((piece,)))
     return max(longest, length)
-
-
-def aligned(rows: list[Row]) -> list[Row]:
-    """Return the rows with the `~` of params and the `=` of settings below one another, then comments likewise."""
-    rows = list(rows)
-    for run in _runs(rows, lambda row: row.align > 0, through_comments=True):
-        column = max(rows[at].align for at in run)
-        if max(rows[at].width + column - rows[at].align for at in run) <= WIDTH:
-            for at in run:
-                row = rows[at]
-                space = " " * (column - row.align)
-                rows[at] = replace(row, text=row.text[: row.align] + space + row.text[row.align :])
-    return rows
