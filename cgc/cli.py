@@ -1,0 +1,283 @@
+"""The command line: options in, text out. What happens in between is `cgc.driver`'s."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from cgc.diagnostics import InputError
+from cgc.driver import PASSES, Timings, UsageError, parse_overrides
+from cgc.version import VERSION
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cgc.program import Program
+
+JSON = "cgc.json"
+"""Key in click's shared `meta`: diagnostics are wanted as JSON."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.argument("file", type=click.Path(dir_okay=True))
+
+
+def _remember_format(ctx: click.Context, _: click.Parameter, value: str) -> str:
+    ctx.meta[JSON] = value == "json"
+    return value
+
+
+FORMAT = click.option(
+    "--format",
+    "as_json",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How to print.",
+    callback=_remember_format,
+    is_eager=True,
+)
+MODEL = click.option("--model", help="Which model, where the file has several.")
+SET = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Replace a size, as in --set layers=4.")
+TIMINGS = click.option("--timings", is_flag=True, help="Print the seconds of every stage to stderr.")
+DUMP = click.option("--dump-after", type=click.Choice(PASSES), help="Print the graph as text after this pass.")
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Apply several click options."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+class Cgc(click.Group):
+    """Turns faults into diagnostics on stderr (or JSON on stdout) and exit status 1; wrong usage is 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            _fail(error, bool(ctx.meta.get(JSON)))
+        except UsageError as error:
+            raise click.UsageError(str(error)) from error
+
+
+def _fail(error: InputError, as_json: bool) -> NoReturn:
+    if as_json:
+        print_json({"ok": False, "diagnostics": [diagnostic.to_json() for diagnostic in error.diagnostics]})
+    else:
+        from cgc.diagnostics.render import render
+
+        click.echo(render(error.diagnostics, error.sources, color=sys.stderr.isatty()), err=True, nl=False)
+    sys.exit(1)
+
+
+def print_json(data: Any) -> None:
+    """Print data as JSON."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def print_rich(renderable: RenderableType) -> None:
+    """Print a table or the like; at full width where the output is no terminal."""
+    from rich.console import Console
+
+    console = Console() if sys.stdout.isatty() else Console(width=140, color_system=None)
+    console.print(renderable)
+
+
+def _report(timings: Timings, wanted: bool) -> None:
+    if wanted:
+        for name, seconds in timings.seconds.items():
+            click.echo(f"{seconds * 1e3:10.1f} ms  {name}", err=True)
+
+
+def _dump(program: Program, name: str) -> None:
+    from cgc.driver import after_pass
+    from cgc.ir.text import print_graph
+
+    click.echo(print_graph(after_pass(program.graph, name)), nl=False)
+
+
+@click.group(cls=Cgc, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="cgc")
+def main() -> None:
+    """Compile models written in .cg to a dataflow graph, PyTorch, ONNX and a simulated wafer."""
+
+
+@main.command()
+@options(FILE, SET, FORMAT, TIMINGS, DUMP, MODEL)
+def check(
+    file: str, settings: tuple[str, ...], as_json: str, timings: bool, dump_after: str | None, model: str | None
+) -> None:
+    """Find every mistake in FILE."""
+    from cgc.driver import check as run
+    from cgc.driver import select
+    from cgc.show import summary_data, summary_text
+
+    clock = Timings()
+    checked = run(file, parse_overrides(settings), clock)
+    if dump_after:
+        _dump(select(checked, file, model), dump_after)
+    elif as_json == "json":
+        names = {"models": list(checked.models), "blocks": list(checked.blocks), "devices": [d.name for d in checked.devices]}
+        print_json({"ok": True, **names, "programs": [summary_data(program) for program in checked.programs]})
+    else:
+        for program in checked.programs:
+            click.echo(summary_text(program))
+        if not checked.programs:
+            click.echo(f"{file}: no faults ({len(checked.models)} models, {len(checked.blocks)} blocks, {len(checked.devices)} devices)")
+    _report(clock, timings)
+
+
+@main.command()
+@options(
+    click.argument("files", type=click.Path(), nargs=-1, required=True),
+    click.option("--check", "only_check", is_flag=True, help="Change nothing; exit with 1 if something would change."),
+)
+def fmt(files: tuple[str, ...], only_check: bool) -> None:
+    """Write FILES in the canonical layout."""
+    from cgc.driver import format_source
+
+    changed = [file for file in files if format_source(file, write=not only_check)]
+    for file in changed:
+        click.echo(f"would change {file}" if only_check else f"formatted {file}")
+    if only_check and changed:
+        sys.exit(1)
+
+
+@main.command()
+@options(FILE, SET, MODEL, FORMAT, TIMINGS)
+def params(file: str, settings: tuple[str, ...], model: str | None, as_json: str, timings: bool) -> None:
+    """List the parameters of the model in FILE."""
+    from cgc.driver import load_program
+    from cgc.show import params_data, params_table
+
+    clock = Timings()
+    program = load_program(file, parse_overrides(settings), model, clock)
+    if as_json == "json":
+        print_json(params_data(program))
+    else:
+        print_rich(params_table(program))
+    _report(clock, timings)
+
+
+@main.command()
+@options(
+    FILE,
+    click.option("-o", "--output", required=True, type=click.Path(), help="A .svg, .png, .pdf or .dot file."),
+    click.option("--depth", type=click.IntRange(0), default=2, help="Open blocks down to this depth; below, one box each."),
+    SET,
+    MODEL,
+    FORMAT,
+)
+def graph(file: str, output: str, depth: int, settings: tuple[str, ...], model: str | None, as_json: str) -> None:
+    """Draw the graph of the model in FILE (needs graphviz for anything but .dot)."""
+    from cgc.driver import load_program
+    from cgc.drawing import draw
+
+    program = load_program(file, parse_overrides(settings), model)
+    _wrote([draw(program.graph, Path(output), depth)], as_json)
+
+
+def _wrote(paths: list[Path], as_json: str, data: Any = None) -> None:
+    if as_json == "json":
+        print_json({"ok": True, "written": [path.as_posix() for path in paths], **({"report": data} if data else {})})
+    else:
+        for path in paths:
+            click.echo(f"wrote {path.as_posix()}")
+
+
+@main.command("compile")
+@options(
+    FILE,
+    click.option("--target", required=True, help="torch, onnx, wse-sim, or another installed target."),
+    click.option("-o", "--output", type=click.Path(file_okay=False), help="The folder to write to."),
+    click.option("--device", help="A device by name (wse2) or a .cg file, for wse-sim."),
+    click.option("--batch", type=click.IntRange(1), help="Sequences at a time."),
+    click.option("--seq", type=click.IntRange(1), help="Tokens a sequence."),
+    click.option("--weights", type=click.Path(), help="A safetensors checkpoint, or a folder with a sharded one."),
+    click.option("--seed", type=int, help="Draw the weights from the initial distributions with this seed."),
+    click.option("--flat", is_flag=True, help="onnx: no functions, one flat graph."),
+    SET,
+    MODEL,
+    FORMAT,
+    TIMINGS,
+    DUMP,
+)
+def compile_command(file: str, target: str, output: str | None, as_json: str, timings: bool, **rest: Any) -> None:
+    """Compile the model in FILE for a target, and name what was written."""
+    from cgc.driver import Request, compile_program, load_program
+
+    clock = Timings()
+    program = load_program(file, parse_overrides(rest.pop("settings")), rest.pop("model"), clock)
+    dump_after = rest.pop("dump_after")
+    if dump_after:
+        _dump(program, dump_after)
+        return
+    if output is None:
+        raise UsageError("name the folder to write to: `-o DIR`")
+    result, paths = compile_program(program, target, Path(output), Request(**rest), clock)
+    if result.report is not None and as_json == "text":
+        print_rich(result.report)
+    _wrote(paths, as_json, dict(result.data))
+    _report(clock, timings)
+
+
+@main.command()
+@options(FILE, SET, MODEL, FORMAT, click.option("--target", "targets", multiple=True, help="Only this target."))
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random weights and inputs.")
+@click.option("--full", is_flag=True, help="At the file's sizes instead of a shrunken copy.")
+def verify(
+    file: str, settings: tuple[str, ...], model: str | None, as_json: str, targets: tuple[str, ...], seed: int, full: bool
+) -> None:
+    """Run every target against the NumPy reference on random weights, and print the largest difference of each."""
+    from cgc.verification import verify_file
+
+    verification = verify_file(file, parse_overrides(settings), model, targets, seed, full)
+    if as_json == "json":
+        print_json(verification.to_json())
+    else:
+        print_rich(verification.table())
+    if not verification.ok:
+        sys.exit(1)
+
+
+@main.command()
+@options(click.argument("code"), FORMAT)
+def explain(code: str, as_json: str) -> None:
+    """Explain a diagnostic by its CODE, such as CG0203."""
+    from difflib import get_close_matches
+
+    from cgc.diagnostics.codes import CODES
+
+    found = CODES.get(code.upper())
+    if found is None:
+        near = get_close_matches(code.upper(), CODES, 1, 0.5)
+        raise UsageError(f"there is no code `{code}`" + (f"; did you mean {near[0]}?" if near else ""))
+    if as_json == "json":
+        print_json({"code": code.upper(), "title": found.title, "explanation": found.explanation, "example": found.example})
+    else:
+        click.echo(f"{code.upper()}: {found.title}\n\n{found.explanation}")
+        if found.example:
+            click.echo("\nwrong:\n" + "\n".join(f"    {line}" for line in found.example.splitlines()))
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script for a SHELL: `eval "$(cgc completion bash)"`."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(main, {}, "cgc", "_CGC_COMPLETE").source())
+

@@ -1,0 +1,269 @@
+"""The stages of a compilation by name: what the command line and the Python API both call."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from cgc.diagnostics import Diagnostic, InputError, Label, Location
+from cgc.elaborate.files import Checked, elaborate_file
+from cgc.elaborate.values import Scalar
+from cgc.ir.graph import Graph
+from cgc.ir.verify import verify
+from cgc.program import Program
+from cgc.syntax.build import number_value
+from cgc.syntax.parser import read_source
+from cgc.target import (
+    Artifact,
+    Compilation,
+    CompileOptions,
+    Target,
+    TargetError,
+    load_target,
+    target_names,
+    text_artifact,
+)
+
+PASSES = ("elaborate", "inline", "unroll", "dead_code")
+"""What `--dump-after` takes: the graph as elaborated, or after one pass."""
+
+
+class UsageError(Exception):
+    """The command was used wrongly: exit status 2."""
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds by stage, in the order the stages ended."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; stages of one name add up."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def check(path: str, overrides: Mapping[str, Scalar] | None = None, timings: Timings | None = None) -> Checked:
+    """Check a file.
+
+    Raises:
+        InputError: with every fault found.
+        UsageError: an override names no size of any model in the file.
+    """
+    timings = timings or Timings()
+    with timings.stage("read"):
+        text = read_source(Path(path), path)
+    with timings.stage("parse and elaborate"):
+        try:
+            return elaborate_file(text, path, overrides)
+        except InputError as error:
+            raise _as_usage(error, overrides or {}) from error
+
+
+def _as_usage(error: InputError, overrides: Mapping[str, Scalar]) -> Exception:
+    """An unknown size in `--set` is a fault of the command, not of the file."""
+    for diagnostic in error.diagnostics:
+        for name in overrides:
+            if diagnostic.code == "CG0402" and f"has no `{name}`" in diagnostic.message:
+                return UsageError(f"--set {name}: {diagnostic.message}; {diagnostic.hint}")
+    return error
+
+
+def select(checked: Checked, path: str, model: str | None = None) -> Program:
+    """Return the program to compile: the one called `model`, or the only one, or the last instance in the file.
+
+    Raises:
+        InputError: the file has no model with all its sizes (CG0406).
+        UsageError: there is no model of that name.
+    """
+    names = [program.name for program in checked.programs]
+    if model is not None:
+        if model not in names:
+            near = get_close_matches(model, names, 1, 0.5)
+            raise UsageError(f"there is no model `{model}` in {path}" + (f"; did you mean `{near[0]}`?" if near else ""))
+        return checked.programs[names.index(model)]
+    if not names:
+        hint = "add `model name = family(…)`, or give the sizes with `--set`"
+        text = "the file has no model with all its sizes"
+        raise InputError([Diagnostic("CG0406", text, (Label(Location(path, 0, 0, 0, 0)),), hint)], checked.sources)
+    if len(names) > 1:
+        hint = f"choose one with `--model`: {', '.join(names)}"
+        text = "the file has several models"
+        raise InputError([Diagnostic("CG0406", text, (Label(Location(path, 0, 0, 0, 0)),), hint)], checked.sources)
+    return checked.programs[0]
+
+
+def load_program(
+    path: str,
+    overrides: Mapping[str, Scalar] | None = None,
+    model: str | None = None,
+    timings: Timings | None = None,
+) -> Program:
+    """Check a file and return its program (errors as `check` and `select`)."""
+    return select(check(path, overrides, timings), path, model)
+
+
+def after_pass(graph: Graph, name: str) -> Graph:
+    """Return the graph after the pass called `name` (one of `PASSES`), verified."""
+    match name:
+        case "elaborate":
+            return graph
+        case "inline":
+            from cgc.passes.inline import inline
+
+            return verify(inline(graph))
+        case "unroll":
+            from cgc.passes.unroll import unroll
+
+            return verify(unroll(graph))
+        case "dead_code":
+            from cgc.passes.dead_code import eliminate_dead_code
+
+            return verify(eliminate_dead_code(graph))
+        case _:
+            raise UsageError(f"there is no pass `{name}`; there are {', '.join(PASSES)}")
+
+
+def parse_overrides(settings: tuple[str, ...]) -> dict[str, Scalar]:
+    """Parse `layers=4` and the like; a value is a number, `true`, `false`, or a word.
+
+    Raises:
+        UsageError: a setting has another form.
+    """
+    overrides: dict[str, Scalar] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.isidentifier() or not value:
+            raise UsageError(f"--set {setting}: write `--set name=value`, as in `--set layers=4`")
+        overrides[name] = _scalar(value)
+    return overrides
+
+
+def _scalar(text: str) -> Scalar:
+    if text in ("true", "false"):
+        return text == "true"
+    if text[0].isdigit():
+        try:
+            return number_value(text)
+        except ValueError as error:
+            raise UsageError(f"`{text}` is not a number") from error
+    return text
+
+
+def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]:
+    """Write every artifact to a temporary name in `folder`, then rename all; nothing half-written is ever seen.
+
+    Raises:
+        InputError: the folder or a file cannot be written (CG0004).
+    """
+    written: list[tuple[Path, Path]] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for artifact in artifacts:
+            temporary = folder / f".{artifact.name}.{os.getpid()}.part"
+            written.append((temporary, folder / artifact.name))
+            artifact.write(temporary)
+        for temporary, final in written:
+            temporary.replace(final)
+    except OSError as error:
+        text = f"cannot write to `{folder}`: {error.strerror or error}"
+        raise InputError([Diagnostic("CG0004", text)]) from error
+    finally:
+        for temporary, _ in written:
+            temporary.unlink(missing_ok=True)
+    return [final for _, final in written]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What `cgc compile` was asked beside file and target; `seed` draws weights where no checkpoint is given."""
+
+    device: str | None = None
+    batch: int | None = None
+    seq: int | None = None
+    weights: str | None = None
+    seed: int | None = None
+    flat: bool = False
+
+
+def compile_program(
+    program: Program, target_name: str, folder: Path, request: Request, timings: Timings
+) -> tuple[Compilation, list[Path]]:
+    """Compile for a target and write the result; returns it, and the files written.
+
+    Raises:
+        InputError: the target cannot compile this, weights do not fit, or the folder cannot be written.
+        UsageError: there is no such target, or it is not installed completely.
+    """
+    target = find_target(target_name)
+    weights = _weights(program, request)
+    options = CompileOptions(request.batch, request.seq, request.device, request.flat, weights)
+    try:
+        with timings.stage(f"lower to {target_name}"):
+            compilation = target.compile(program, options)
+        with timings.stage("write"):
+            return compilation, write_artifacts(compilation.artifacts, folder)
+    except TargetError as error:
+        raise InputError([Diagnostic(error.code, str(error), (), error.hint)]) from error
+    except ImportError as error:
+        raise _missing(target_name, error) from error
+
+
+def _missing(target: str, error: ImportError) -> UsageError:
+    return UsageError(f"target `{target}` needs `{error.name}`, which is not installed; `pip install 'cgc[{target}]'`")
+
+
+def find_target(name: str) -> Target:
+    """Return the target called `name` (UsageError where there is none)."""
+    try:
+        return load_target(name)
+    except KeyError as error:
+        near = get_close_matches(name, target_names(), 1, 0.4)
+        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(target_names())}"
+        raise UsageError(f"there is no target `{name}`; {hint}") from error
+    except ImportError as error:
+        raise _missing(name, error) from error
+
+
+def _weights(program: Program, request: Request) -> Mapping[str, Any] | None:
+    if request.weights is not None and request.seed is not None:
+        raise UsageError("give `--weights` or `--seed`, not both")
+    if request.weights is not None:
+        from cgc.checkpoints import read_checkpoint_file
+
+        return read_checkpoint_file(Path(request.weights), program)
+    if request.seed is not None:
+        from cgc.weights import initialize
+
+        return initialize(program.graph, request.seed)
+    return None
+
+
+def format_source(path: str, write: bool) -> bool:
+    """Put a file into the canonical layout; tell whether that changes it. `write` replaces it (in one step).
+
+    Raises:
+        InputError: it cannot be read or written, or does not parse.
+    """
+    from cgc.syntax.parser import parse
+    from cgc.syntax.printer import format_file
+
+    text = read_source(Path(path), path)
+    formatted = format_file(parse(text, path))
+    if formatted == text:
+        return False
+    if write:
+        place = Path(path)
+        write_artifacts((text_artifact(place.name, formatted),), place.parent)
+    return True
