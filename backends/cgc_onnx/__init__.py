@@ -1,0 +1,49 @@
+"""The target `onnx`: one model file with dynamic batch and sequence, blocks as functions, weights beside it.
+
+`emit` builds the file, `functions` its structure, `lower`, `contraction` and `intrinsics` its operators, `weights` the
+data file; `evaluate` runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cgc.program import Program
+from cgc.target import Compilation, CompileOptions, Evaluator
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxTarget:
+    """ONNX models, for ONNX Runtime and whatever else reads opset 23."""
+
+    name: str = "onnx"
+    summary: str = "an ONNX model with dynamic batch and sequence, blocks as functions, weights as external data"
+
+    def compile(self, program: Program, options: CompileOptions) -> Compilation:
+        """Return `model.onnx`, and with weights `model.onnx.data`.
+
+        Without weights every parameter is an input of the model, named by its path.
+
+        Raises:
+            TargetError: an option does not fit the model, weights are missing, or a size must be known and is not.
+        """
+        from cgc_onnx.emit import artifacts
+
+        emission, files = artifacts(program, options)
+        data = emission.summary()
+        parameters = "in model.onnx.data" if emission.stored else "as inputs"
+        report = f"opset {data['opset']}, {data['functions']} functions, {data['nodes']} nodes, parameters {parameters}"
+        return Compilation(files, report, data)
+
+    def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:
+        """Return ONNX Runtime and ONNX's reference evaluator; both write the model's files and load them."""
+        from cgc_onnx.evaluate import onnxruntime_evaluator, reference_evaluator
+
+        return (
+            ("onnxruntime", onnxruntime_evaluator(program)),
+            ("onnx reference", reference_evaluator(program)),
+        )
+
+
+TARGET = OnnxTarget()

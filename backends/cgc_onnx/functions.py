@@ -1,0 +1,197 @@
+"""The structure of a model: blocks and layers as ONNX functions that are called, or everything written inline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx import FunctionProto, OperatorSetIdProto
+
+from cgc.ir.builder import Names
+from cgc.ir.dims import symbol
+from cgc.ir.graph import NOWHERE, Function, Graph, Location, Node, Region, Value
+from cgc.ir.ops import Call, Repeat
+from cgc_onnx.intrinsics import intrinsic
+from cgc_onnx.layout import Layout, Parameter, declare, layouts, repeat_layouts, static_size, step
+from cgc_onnx.lower import lower
+from cgc_onnx.scope import Operand, Scope
+from cgc_onnx.shapes import Shapes
+from cgc_onnx.writer import DOMAIN, OPSET, Tensor, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """An ONNX function: what its parameters must look like, and the symbols (`seq`) it takes as further inputs."""
+
+    proto: FunctionProto
+    layouts: tuple[Layout, ...]
+    symbols: tuple[str, ...]
+
+
+class Structure:
+    """Writes the regions of one graph. `functions` fills up with what calls need, callees first; none when `flat`."""
+
+    def __init__(self, graph: Graph, flat: bool, bound: Mapping[str, int]) -> None:
+        """Prepare for `graph`; `bound` fixes symbols to sizes."""
+        self.functions: list[FunctionProto] = []
+        self.bound = dict(bound)
+        self._flat = flat
+        self._by_name = {function.name: function for function in graph.functions}
+        self._layouts: dict[str, tuple[Layout, ...]] = {}
+        self._emitted: dict[str, Emitted] = {}
+        self._names = Names()
+        for function in graph.functions:
+            self._names.fresh(function.name)
+        for function in graph.functions:
+            found = layouts(function.body, [param.value for param in function.params], self.callee_layouts)
+            self._layouts[function.name] = tuple(found[param.name] for param in function.params)
+
+    def callee_layouts(self, function: str) -> tuple[Layout, ...]:
+        """Return how a function wants its parameters stored, in order."""
+        return self._layouts[function]
+
+    def write(self, scope: Scope, region: Region) -> list[Tensor]:
+        """Write all nodes of `region`, whose arguments `scope` already defines, and return its results."""
+        for node in region.nodes:
+            scope.writer.source = "" if node.location == NOWHERE else str(node.location)
+            match node.op:
+                case Call():
+                    results: Sequence[Tensor] = self._call(scope, node, node.op)
+                case Repeat():
+                    results = self._repeat(scope, node, node.op)
+                case _:
+                    results = lower(scope, node)
+            for value, tensor in zip(node.outputs, results, strict=True):
+                scope.define(value, tensor)
+        scope.writer.source = ""
+        return [scope.tensor(value) for value in region.results]
+
+    def _call(self, scope: Scope, node: Node, op: Call) -> Sequence[Tensor]:
+        function = self._by_name[op.function]
+        known = intrinsic(scope, node, function)
+        if known:
+            return (known,)
+        body, args = function.body, op.args
+        if self._flat:
+            inner = scope.inline(op.instance)
+            return self._inline(scope, inner, body, node.inputs, args)
+        if op.function not in self._emitted:
+            wanted = self._layouts[op.function]
+            self._emitted[op.function] = self._function(
+                function.name, body, wanted, _documentation(function), function.location
+            )
+        emitted = self._emitted[op.function]
+        params = zip(node.inputs[args:], emitted.layouts, strict=True)
+        names = [scope.ordered(value).name for value in node.inputs[:args]]
+        names += [name for value, layout in params for name in scope.stored(value, layout).names]
+        return self._apply(scope, emitted, names, node.outputs, op.instance or op.function, scope.prefix)
+
+    def _inline(
+        self, outer: Scope, inner: Scope, body: Region, operands: Sequence[Value], tensors: int
+    ) -> list[Tensor]:
+        for index, (argument, value) in enumerate(zip(body.arguments, operands, strict=True)):
+            inner.define(argument, outer.tensor(value) if index < tensors else outer.operand(value))
+        return self.write(inner, body)
+
+    def _repeat(self, scope: Scope, node: Node, op: Repeat) -> Sequence[Tensor]:
+        loose = op.carried + op.shared
+        wanted = repeat_layouts(op, self.callee_layouts)
+        stacked = [
+            scope.stored(value, Layout((0, *layout.loops), layout.groups))
+            for value, layout in zip(node.inputs[loose:], wanted, strict=True)
+        ]
+        carried = [scope.tensor(value) for value in node.inputs[: op.carried]]
+        shared = [scope.tensor(value) for value in node.inputs[op.carried : loose]]
+        iterations = range(static_size(op.stack))
+        if self._flat:
+            for index in iterations:
+                inner = scope.inline(f"{op.instance}.{index}")
+                operands: list[Operand] = [*carried, *shared, *(step(parameter, index) for parameter in stacked)]
+                for argument, operand in zip(op.body.arguments, operands, strict=True):
+                    inner.define(argument, operand)
+                carried = self.write(inner, op.body)
+            return carried
+        name = self._names.fresh(op.instance or "layer")
+        emitted = self._function(name, op.body, wanted, f"One layer of `{op.instance}`.", node.location)
+        arguments = op.body.arguments
+        passed = [
+            scope.shapes.transpose(x, value.type.names).name
+            for x, value in zip([*carried, *shared], arguments[:loose], strict=True)
+        ]
+        for index in iterations:
+            names = [*passed, *(name for parameter in stacked for name in step(parameter, index).names)]
+            instance = f"{op.instance}.{index}"
+            carried = self._apply(scope, emitted, names, op.body.results, instance, f"{scope.prefix}{instance}.")
+            passed[: op.carried] = [x.name for x in carried]
+        return carried
+
+    def _apply(
+        self, scope: Scope, emitted: Emitted, inputs: list[str], outputs: Sequence[Value], instance: str, prefix: str
+    ) -> list[Tensor]:
+        """Write a call node named after the instance, and return its results."""
+        sizes = [scope.shapes.vector(symbol(name)) for name in emitted.symbols]
+        names = scope.writer.emit(
+            emitted.proto.name,
+            [*inputs, *sizes],
+            [prefix + value.name for value in outputs],
+            domain=DOMAIN,
+            name=scope.prefix + instance,
+        )
+        return [scope.result(name, value.type.dims, value.type) for name, value in zip(names, outputs, strict=True)]
+
+    def _function(self, name: str, body: Region, wanted: Sequence[Layout], doc: str, location: Location) -> Emitted:
+        """Write `body`, whose last arguments are stored by `wanted`, as a function and return it."""
+        writer = Writer()
+        tensors = len(body.arguments) - len(wanted)
+        loose = [_argument(writer, value) for value in body.arguments[:tensors]]
+        params = [
+            _fresh(writer, declare(value, layout))
+            for value, layout in zip(body.arguments[tensors:], wanted, strict=True)
+        ]
+        shapes = Shapes(writer, loose, self.bound, top=False)
+        scope = Scope(shapes)
+        operands: list[Operand] = [*loose, *params]
+        for argument, operand in zip(body.arguments, operands, strict=True):
+            scope.define(argument, operand)
+        self.write(scope, body)
+        results = [scope.ordered(value) for value in body.results]
+        outputs = writer.finish([(x.name, "") for x in results])
+        proto = FunctionProto(name=name, domain=DOMAIN, doc_string=doc)
+        proto.input.extend([x.name for x in loose])
+        proto.input.extend([name for parameter in params for name in parameter.names])
+        proto.input.extend(shapes.missing.values())
+        proto.output.extend(outputs)
+        proto.node.extend(writer.nodes)
+        proto.opset_import.extend(opset_imports(bool(_calls(writer))))
+        if location != NOWHERE:
+            proto.metadata_props.add(key="source", value=str(location))
+        self.functions.append(proto)
+        return Emitted(proto, tuple(wanted), tuple(shapes.missing))
+
+
+def _calls(writer: Writer) -> list[str]:
+    return [node.op_type for node in writer.nodes if node.domain == DOMAIN]
+
+
+def opset_imports(calls: bool) -> list[OperatorSetIdProto]:
+    """Return what a graph or function imports: the standard operators, and functions where any are called."""
+    imports = [OperatorSetIdProto(domain="", version=OPSET)]
+    return [*imports, OperatorSetIdProto(domain=DOMAIN, version=1)] if calls else imports
+
+
+def _argument(writer: Writer, value: Value) -> Tensor:
+    return Tensor(writer.fresh(value.name), value.type.dims, value.type.dtype)
+
+
+def _fresh(writer: Writer, parameter: Parameter) -> Parameter:
+    names = tuple(writer.fresh(name) for name in parameter.names)
+    return Parameter(names, parameter.loops, parameter.dims, parameter.dtype, parameter.layout)
+
+
+def _documentation(function: Function) -> str:
+    where = f"`{function.block}` of {function.library}" if function.library else f"`{function.block}`"
+    static = ", ".join(
+        f"{name}={' '.join(value) if isinstance(value, tuple) else value}" for name, value in function.static
+    )
+    lines = [function.doc.strip(), f"Block {where}{f' with {static}' if static else ''}."]
+    return "\n".join(line for line in lines if line)

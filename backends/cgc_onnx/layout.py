@@ -1,0 +1,177 @@
+"""In which shape a parameter is stored: decided by its uses, so that nothing is sliced or reshaped at run time.
+
+A parameter stacked over the layers of a `repeat` becomes one tensor a layer; one that is only ever the weight of a
+contraction becomes the matrix that MatMul wants: `w[width, heads, head]` is stored as [width, heads·head].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product as cartesian
+from typing import TypeAlias
+
+from cgc.ir.dims import Dim, evaluate, product
+from cgc.ir.graph import Region, Value
+from cgc.ir.ops import Call, Dot, Op, Repeat
+from cgc.ir.types import DType, TensorType
+from cgc.target import TargetError
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a parameter is stored.
+
+    `loops` are the leading stacking dimensions that become separate tensors; each entry says after how many parts of
+    the parameter's path the index stands (`h.attention.q.w` with 1 is `h.3.attention.q.w`). `groups` are the numbers
+    of neighbouring dimensions merged into each stored axis.
+    """
+
+    loops: tuple[int, ...]
+    groups: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightUse:
+    """The contraction of operand `index`, whose dimensions are `first` + `second`, of which one group is reduced.
+
+    `transposed`: the reduced dimensions come last.
+    """
+
+    index: int
+    groups: tuple[int, ...]
+    transposed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter as a graph or function sees it: `names` are the ONNX tensors, one a combination of loop indices in
+    row-major order, each holding `dims` in the shape that `layout` says.
+    """
+
+    names: tuple[str, ...]
+    loops: tuple[Dim, ...]
+    dims: tuple[Dim, ...]
+    dtype: DType
+    layout: Layout
+
+    @property
+    def stored(self) -> tuple[Dim, ...]:
+        """The axes of each stored tensor."""
+        return stored_dims(self.dims, self.layout)
+
+
+LayoutLookup: TypeAlias = Callable[[str], tuple[Layout, ...]]
+"""Name of a function → the layouts of its parameters, in order."""
+
+
+def natural(type: TensorType) -> Layout:
+    """Return the layout that stores a parameter as its type says."""
+    return Layout((), (1,) * len(type.dims))
+
+
+def stored_dims(dims: tuple[Dim, ...], layout: Layout) -> tuple[Dim, ...]:
+    """Return the axes of one stored tensor of `dims`; a merged axis is called `heads*head`."""
+    axes: list[Dim] = []
+    start = 0
+    for count in layout.groups:
+        group = dims[start : start + count]
+        axes.append(Dim("*".join(dim.name for dim in group), product(tuple(dim.size for dim in group))))
+        start += count
+    return tuple(axes)
+
+
+def weight_use(op: Dot, inputs: tuple[TensorType, TensorType], is_param: tuple[bool, bool]) -> WeightUse | None:
+    """Tell which operand of a contraction is a plain weight: a parameter that shares no other dimension with the
+    other operand, and whose reduced dimensions stand together at one end.
+    """
+    for index in (1, 0):
+        w, x = inputs[index], inputs[1 - index]
+        over = [name in op.over for name in w.names]
+        shared = any(x.has(name) for name in w.names if name not in op.over)
+        if not is_param[index] or shared or not op.over:
+            continue
+        count, rest = len(op.over), len(w.dims) - len(op.over)
+        if all(over[:count]):
+            return WeightUse(index, (count, rest) if rest else (count,), False)
+        if all(over[rest:]):
+            return WeightUse(index, (rest, count), True)
+    return None
+
+
+def layouts(region: Region, params: Iterable[Value], callee: LayoutLookup) -> dict[str, Layout]:
+    """Return the layout of each of `params`, arguments of `region`: what all its uses agree on, else its type's own."""
+    wanted: dict[str, set[Layout]] = {value.name: set() for value in params}
+    for node in region.nodes:
+        for value, demand in zip(node.inputs, _demands(node.op, node.inputs, wanted, callee), strict=True):
+            if value.name in wanted:
+                wanted[value.name].add(demand)
+    for value in region.results:
+        if value.name in wanted:
+            wanted[value.name].add(natural(value.type))
+    types = {value.name: value.type for value in region.arguments}
+    return {name: _agreed(demands, types[name]) for name, demands in wanted.items()}
+
+
+def _agreed(demands: set[Layout], type: TensorType) -> Layout:
+    return next(iter(demands)) if len(demands) == 1 else natural(type)
+
+
+def _demands(op: Op, inputs: tuple[Value, ...], params: Mapping[str, object], callee: LayoutLookup) -> list[Layout]:
+    demands = [natural(value.type) for value in inputs]
+    match op:
+        case Dot():
+            a, b = inputs
+            use = weight_use(op, (a.type, b.type), (a.name in params, b.name in params))
+            if use:
+                demands[use.index] = Layout((), use.groups)
+        case Call():
+            depth = len(op.instance.split(".")) if op.instance else 0
+            for index, layout in enumerate(callee(op.function), start=op.args):
+                demands[index] = Layout(tuple(depth + place for place in layout.loops), layout.groups)
+        case Repeat():
+            depth = len(op.instance.split(".")) if op.instance else 0
+            for index, layout in enumerate(repeat_layouts(op, callee), start=op.carried + op.shared):
+                demands[index] = Layout((depth, *(depth + place for place in layout.loops)), layout.groups)
+        case _:
+            pass
+    return demands
+
+
+def repeat_layouts(op: Repeat, callee: LayoutLookup) -> tuple[Layout, ...]:
+    """Return the layouts of what a loop's body takes one slice of per iteration, in order."""
+    stacked = op.body.arguments[op.carried + op.shared :]
+    found = layouts(op.body, stacked, callee)
+    return tuple(found[value.name] for value in stacked)
+
+
+def static_size(dim: Dim) -> int:
+    """Return the size of a dimension that must be known.
+
+    Raises:
+        TargetError: it is not.
+    """
+    if not isinstance(dim.size, int):
+        raise TargetError("CG0702", f"`{dim.name}` has size {dim.size}, and ONNX needs a number there")
+    return evaluate(dim.size, {})
+
+
+def declare(value: Value, layout: Layout) -> Parameter:
+    """Return `value` as stored by `layout`, its tensors named by path with the loops' indices put in."""
+    loops, dims = value.type.dims[: len(layout.loops)], value.type.dims[len(layout.loops) :]
+    parts = value.name.split(".")
+    names = []
+    for indices in cartesian(*(range(static_size(dim)) for dim in loops)):
+        path = list(parts)
+        for place, index in reversed(list(zip(layout.loops, indices, strict=True))):
+            path.insert(place, str(index))
+        names.append(".".join(path))
+    return Parameter(tuple(names), loops, dims, value.type.dtype, layout)
+
+
+def step(parameter: Parameter, index: int) -> Parameter:
+    """Return what iteration `index` of the outermost loop sees of a stacked parameter."""
+    count = len(parameter.names) // static_size(parameter.loops[0])
+    layout = Layout(parameter.layout.loops[1:], parameter.layout.groups)
+    names = parameter.names[index * count : (index + 1) * count]
+    return Parameter(names, parameter.loops[1:], parameter.dims, parameter.dtype, layout)

@@ -1,0 +1,99 @@
+"""What the values of one region are in ONNX: a tensor each, or, for parameters, the tensors they are stored in."""
+
+from __future__ import annotations
+
+from itertools import product as cartesian
+from typing import TypeAlias
+
+from cgc.ir.dims import Dim
+from cgc.ir.graph import Value
+from cgc.ir.types import TensorType
+from cgc_onnx.layout import Layout, Parameter, static_size, stored_dims
+from cgc_onnx.shapes import Shapes
+from cgc_onnx.writer import Tensor, Writer
+
+Operand: TypeAlias = Tensor | Parameter
+
+
+class Scope:
+    """The values visible in one region. Regions that are written inline share `shapes` and have a `prefix` each."""
+
+    def __init__(self, shapes: Shapes, prefix: str = "") -> None:
+        self.shapes = shapes
+        self.prefix = prefix
+        self._operands: dict[str, Operand] = {}
+
+    @property
+    def writer(self) -> Writer:
+        """Where nodes go."""
+        return self.shapes.writer
+
+    def inline(self, instance: str) -> Scope:
+        """Return an empty scope for a region written inside this one, its names behind `instance`."""
+        return Scope(self.shapes, f"{self.prefix}{instance}." if instance else self.prefix)
+
+    def define(self, value: Value, operand: Operand) -> None:
+        """Say what `value` is."""
+        self._operands[value.name] = operand
+
+    def operand(self, value: Value) -> Operand:
+        """Return what `value` is, a parameter as it is stored."""
+        return self._operands[value.name]
+
+    def wish(self, value: Value) -> str:
+        """Return the ONNX name that `value` would like to have."""
+        return self.prefix + value.name
+
+    def tensor(self, value: Value) -> Tensor:
+        """Return `value` as one tensor with an axis for each of its dimensions, axes in any order."""
+        operand = self._operands[value.name]
+        return operand if isinstance(operand, Tensor) else self.whole(operand)
+
+    def ordered(self, value: Value) -> Tensor:
+        """Return `value` as one tensor with its axes in the order of its type."""
+        return self.shapes.transpose(self.tensor(value), value.type.names)
+
+    def whole(self, parameter: Parameter) -> Tensor:
+        """Return a parameter, not split over loops, with an axis for each of its dimensions."""
+        assert not parameter.loops, f"{parameter.names[0]} is one tensor a layer, and is used whole"
+        stored = Tensor(parameter.names[0], parameter.stored, parameter.dtype)
+        return self.shapes.reshape(stored, parameter.dims, f"{stored.name}.split")
+
+    def matrix(self, value: Value, groups: tuple[int, ...]) -> Tensor:
+        """Return `value`, axes in the order of its type, merged into axes by `groups`: free where stored so."""
+        operand = self._operands[value.name]
+        layout = Layout((), groups)
+        if isinstance(operand, Parameter) and operand.layout == layout:
+            return Tensor(operand.names[0], operand.stored, operand.dtype)
+        return self._merged(self.ordered(value), layout)
+
+    def _merged(self, x: Tensor, layout: Layout) -> Tensor:
+        return self.shapes.reshape(x, stored_dims(x.dims, layout), f"{x.name}.merged")
+
+    def stored(self, value: Value, layout: Layout) -> Parameter:
+        """Return `value` in a certain layout; what is not stored so is cut and merged at run time."""
+        operand = self._operands[value.name]
+        if isinstance(operand, Parameter) and (len(operand.loops), operand.layout.groups) == (
+            len(layout.loops),
+            layout.groups,
+        ):
+            return operand
+        whole = self.ordered(value)
+        loops, dims = whole.dims[: len(layout.loops)], whole.dims[len(layout.loops) :]
+        names = []
+        for indices in cartesian(*(range(static_size(dim)) for dim in loops)):
+            x = whole
+            for index in indices:
+                x = self.slice_of(x, index)
+            names.append(self._merged(x, Layout((), layout.groups)).name)
+        return Parameter(tuple(names), loops, dims, whole.dtype, layout)
+
+    def slice_of(self, x: Tensor, index: int) -> Tensor:
+        """Return entry `index` of the first axis of `x`."""
+        at = self.writer.scalar(index, "i64").name
+        name = self.writer.one("Gather", (x.name, at), f"{x.name}.{index}", axis=0)
+        return self.writer.note(Tensor(name, x.dims[1:], x.dtype))
+
+    def result(self, name: str, dims: tuple[Dim, ...], type: TensorType) -> Tensor:
+        """Return a tensor just written, whose type the file will hold, with the dtype of `type`."""
+        return self.writer.note(Tensor(name, dims, type.dtype))

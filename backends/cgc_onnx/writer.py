@@ -1,0 +1,224 @@
+"""The nodes of one ONNX graph or function as they are written, with fresh names and constants written once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto
+
+from cgc.ir.builder import Names
+from cgc.ir.dims import Dim, substitute
+from cgc.ir.types import DType, TensorType
+
+OPSET = 23
+"""The standard opset: the first with RMSNormalization and Attention; ONNX Runtime has it from 1.23 on."""
+IR_VERSION = 11
+"""The file format that came with opset 23."""
+DOMAIN = "cgc"
+"""The domain of the functions made from blocks."""
+
+ELEMENT_TYPES: dict[DType, int] = {
+    "f64": TensorProto.DOUBLE,
+    "f32": TensorProto.FLOAT,
+    "f16": TensorProto.FLOAT16,
+    "bf16": TensorProto.BFLOAT16,
+    "i64": TensorProto.INT64,
+    "i32": TensorProto.INT32,
+    "bool": TensorProto.BOOL,
+}
+
+Attribute: TypeAlias = int | float | str | Sequence[int] | TensorProto
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An ONNX tensor. `dims` are in the order of its axes, which may be another than the order of the graph's value:
+    axes are only moved where somebody needs them in a certain place.
+    """
+
+    name: str
+    dims: tuple[Dim, ...]
+    dtype: DType
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the dimensions, in order."""
+        return tuple(dim.name for dim in self.dims)
+
+    @property
+    def type(self) -> TensorType:
+        """The type, axes in order."""
+        return TensorType(self.dims, self.dtype)
+
+    def axis(self, name: str) -> int:
+        """Return the axis of the dimension called `name` (ValueError when there is none)."""
+        return self.names.index(name)
+
+    def renamed(self, new: dict[str, str]) -> Tensor:
+        """Return the same tensor with dimensions called otherwise."""
+        return replace(self, dims=tuple(Dim(new.get(dim.name, dim.name), dim.size) for dim in self.dims))
+
+
+def make_attribute(name: str, value: Attribute) -> AttributeProto:
+    """Return an attribute; the type of `value` decides its kind."""
+    attribute = AttributeProto(name=name)
+    match value:
+        case int():
+            attribute.type, attribute.i = AttributeProto.INT, int(value)
+        case float():
+            attribute.type, attribute.f = AttributeProto.FLOAT, value
+        case str():
+            attribute.type, attribute.s = AttributeProto.STRING, value.encode()
+        case TensorProto():
+            attribute.type = AttributeProto.TENSOR
+            attribute.t.CopyFrom(value)
+        case _:
+            attribute.type = AttributeProto.INTS
+            attribute.ints.extend(value)
+    return attribute
+
+
+def scalar(value: float | int | bool, dtype: DType) -> TensorProto:
+    """Return a rank-0 tensor of `value`."""
+    tensor = TensorProto(data_type=ELEMENT_TYPES[dtype])
+    if dtype == "bf16":
+        # The upper half of the float32, rounded to nearest even.
+        bits = int(np.float32(value).view(np.uint32))
+        tensor.raw_data = int((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 & 0xFFFF).to_bytes(2, "little")
+        return tensor
+    kinds = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "i64": "<i8", "i32": "<i4", "bool": "?"}
+    tensor.raw_data = np.asarray(value, dtype=kinds[dtype]).tobytes()
+    return tensor
+
+
+def integers(values: Sequence[int]) -> TensorProto:
+    """Return an int64 vector."""
+    return TensorProto(
+        data_type=TensorProto.INT64, dims=[len(values)], raw_data=np.asarray(values, dtype="<i8").tobytes()
+    )
+
+
+class Writer:
+    """Collects the nodes of one ONNX graph or function; every name is used once in it."""
+
+    def __init__(self, reserved: Iterable[str] = ()) -> None:
+        """Start empty; names in `reserved` are given to nothing that is written."""
+        self.nodes: list[NodeProto] = []
+        self.values: list[Tensor] = []
+        self.source = ""
+        self._names = Names()
+        self._node_names = Names()
+        self._constants: dict[tuple[str, str], str] = {}
+        self._produced: set[str] = set()
+        for name in reserved:
+            self.fresh(name)
+
+    def fresh(self, wish: str) -> str:
+        """Return `wish`, or something near it that is still free, and take it."""
+        return self._names.fresh(wish or "value")
+
+    def emit(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        wishes: str | Sequence[str],
+        *,
+        domain: str = "",
+        name: str = "",
+        attributes: Mapping[str, Attribute] = MappingProxyType({}),
+    ) -> list[str]:
+        """Append a node and return the names of its outputs, one for each of `wishes`."""
+        outputs = [self.fresh(wish) for wish in ([wishes] if isinstance(wishes, str) else wishes)]
+        node = NodeProto(op_type=op, domain=domain, name=self._node_names.fresh(name or outputs[0]))
+        node.input.extend(inputs)
+        node.output.extend(outputs)
+        node.attribute.extend(make_attribute(key, attributes[key]) for key in sorted(attributes))
+        if self.source:
+            node.metadata_props.add(key="source", value=self.source)
+        self.nodes.append(node)
+        self._produced.update(outputs)
+        return outputs
+
+    def one(self, op: str, inputs: Sequence[str], wish: str, **attributes: Attribute) -> str:
+        """Append a node of the standard domain with one output and return its name."""
+        return self.emit(op, inputs, wish, attributes=attributes)[0]
+
+    def tensor(self, op: str, inputs: Sequence[str], like: Tensor, wish: str, **attributes: Attribute) -> Tensor:
+        """Append a node whose output has the dimensions and dtype of `like`."""
+        return self.note(replace(like, name=self.one(op, inputs, wish, **attributes)))
+
+    def note(self, tensor: Tensor) -> Tensor:
+        """Remember a tensor's type for the file, and return it."""
+        self.values.append(tensor)
+        return tensor
+
+    def scalar(self, value: float | int | bool, dtype: DType) -> Tensor:
+        """Return a rank-0 constant, written once."""
+        key = (dtype, repr(value))
+        if key not in self._constants:
+            self._constants[key] = self._constant(scalar(value, dtype), f"{dtype}.{value}")
+        return Tensor(self._constants[key], (), dtype)
+
+    def integers(self, *values: int) -> str:
+        """Return the name of a constant int64 vector, written once."""
+        key = ("shape", repr(values))
+        if key not in self._constants:
+            text = ".".join(map(str, values))
+            self._constants[key] = self._constant(integers(values), f"i64.[{text}]")
+        return self._constants[key]
+
+    def _constant(self, value: TensorProto, wish: str) -> str:
+        source, self.source = self.source, ""
+        name = self.one("Constant", (), wish, value=value)
+        self.source = source
+        return name
+
+    def finish(self, results: Sequence[tuple[str, str]]) -> list[str]:
+        """Return the names of the graph's or function's outputs, each the output of a node of its own.
+
+        `results` are tensors with the names they must have ("" where any will do), which were `reserved`.
+        """
+        outputs: list[str] = []
+        renamed: dict[str, str] = {}
+        for name, wanted in results:
+            if name in self._produced and name not in outputs and name not in renamed:
+                renamed[name] = wanted or name
+                outputs.append(renamed[name])
+                continue
+            copy = self.one("Identity", (renamed.get(name, name),), f"{name}.copy")
+            renamed[copy] = wanted or copy
+            outputs.append(renamed[copy])
+        self._rename({old: new for old, new in renamed.items() if old != new})
+        return outputs
+
+    def _rename(self, new: dict[str, str]) -> None:
+        if not new:
+            return
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for index, name in enumerate(names):
+                    if name in new:
+                        names[index] = new[name]
+        self.values = [replace(tensor, name=new.get(tensor.name, tensor.name)) for tensor in self.values]
+
+
+def value_info(tensor: Tensor, bound: Mapping[str, int]) -> ValueInfoProto:
+    """Return a tensor's type for the file: sizes where known, symbols by name, each axis denoted by its dimension.
+
+    `bound` gives sizes to symbols that the user fixed.
+    """
+    info = ValueInfoProto(name=tensor.name)
+    info.type.tensor_type.elem_type = ELEMENT_TYPES[tensor.dtype]
+    shape = info.type.tensor_type.shape
+    shape.SetInParent()
+    for dim in tensor.dims:
+        size = substitute(dim.size, bound)
+        if isinstance(size, int):
+            shape.dim.add(dim_value=size, denotation=dim.name)
+        else:
+            shape.dim.add(dim_param=str(size), denotation=dim.name)
+    return info
