@@ -17,15 +17,29 @@ class Setting:
     location: Location = field(default=NOWHERE, compare=False)
 
 
+PARAM_GROUPS = ("embedding", "hidden", "residual", "output", "vector", "attention")
+"""Groups of parameters that a `mup` item can name besides paths.
+
+Embeddings, hidden weights, those of them that write to the residual stream, output weights, biases and gains;
+`attention` is the scores' factor.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Mup:
-    """A `mup` item. `base` maps what grows (a dimension or `layers`) to the size the numbers were tuned at."""
+    """A `mup` item. `base` maps what grows (a dimension or `layers`) to the size the numbers were tuned at.
+
+    Names of settings: `std` in `init`; `lr`, `eps`, `weight_decay`, `alpha` in `values`; a group of `PARAM_GROUPS`, a
+    parameter's path or the start of paths in `multipliers` and `overrides`; `lr`, `eps`, `weight_decay`, `std`,
+    `multiply` inside an override.
+    """
 
     base: tuple[tuple[str, int], ...]
     init: tuple[Setting, ...]
     values: tuple[Setting, ...]
     multipliers: tuple[Setting, ...]
     overrides: tuple[tuple[str, tuple[Setting, ...]], ...]
+    parametrization: Literal["mup", "completep", "sp"] = "mup"
     location: Location = field(default=NOWHERE, compare=False)
 
 
@@ -47,7 +61,10 @@ class Optimizer:
 
 @dataclass(frozen=True, slots=True)
 class SchedulePhase:
-    """One phase of the learning rate: `warmup(375M tokens)`, `linear(to=0.1)`; `length` None runs to the end."""
+    """One phase of the learning rate: `warmup(375M tokens)`, `linear(to=0.1)`; `length` None runs to the end.
+
+    `to` is the learning rate at its end, as a part of the peak.
+    """
 
     shape: Literal["warmup", "linear", "cosine", "constant"]
     length: Amount | None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cgc.diagnostics import Diagnostic, Diagnostics, InputError, Label
+from cgc.elaborate.devices import read_devices
 from cgc.elaborate.items import read_mup, read_train, single
-from cgc.elaborate.devices import read_device
 from cgc.elaborate.layouts import read_checkpoint
 from cgc.elaborate.models import Built, ModelBuilder, build_instance, checked, is_closed, open_arguments
 from cgc.elaborate.modules import Module, Modules
@@ -81,7 +81,7 @@ class _FileCheck:
         for definition in self._module.blocks.values():
             if id(definition) not in self._used:
                 check_standalone(self._modules, self._module, definition, self._found)
-        devices = self._devices()
+        devices = read_devices(items, self._found)
         programs = self._programs(models, devices)
         names = (*self._module.models, *(i.name.text for i in items if isinstance(i, tree.Instance)))
         return Checked(programs, devices, names, tuple(self._module.blocks), self._modules.sources)
@@ -113,10 +113,6 @@ class _FileCheck:
     def _settings(self, keyword: str) -> list[tree.Settings]:
         items = self._module.file.items
         return [item for item in items if isinstance(item, tree.Settings) and item.keyword == keyword]
-
-    def _devices(self) -> tuple[Device, ...]:
-        devices = [read_device(item, self._found) for item in self._settings("device")]
-        return tuple(device for device in devices if device is not None)
 
     def _programs(self, models: list[_Model], devices: tuple[Device, ...]) -> tuple[Program, ...]:
         mup_item = single(self._settings("mup"), "mup", self._found)
