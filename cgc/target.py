@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
@@ -94,6 +93,8 @@ class Target(Protocol):
 
 def target_names() -> list[str]:
     """Return the names of the installed targets, sorted."""
+    from importlib.metadata import entry_points
+
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
@@ -104,6 +105,8 @@ def load_target(name: str) -> Target:
         KeyError: no such target is installed.
         ImportError: its libraries are not.
     """
+    from importlib.metadata import entry_points
+
     for point in entry_points(group=GROUP):
         if point.name == name:
             return cast(Target, point.load())

@@ -70,7 +70,7 @@ class Blocks:
     def call(self, module: Module, context: Context, expression: tree.Call, wish: str) -> tuple[Operand, ...]:
         """Elaborate one call."""
         name = expression.callee
-        found = self.modules.block(module, name.text)
+        found = self.modules.block(module, name.text, PRIMITIVES)
         if found is None and name.text in PRIMITIVES:
             return PRIMITIVES[name.text](context, sort_arguments(expression), wish)
         if found is None:

@@ -6,6 +6,7 @@ attention, positions and losses, which need no `use`.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.resources import files
@@ -135,11 +136,15 @@ class Modules:
         """Return the files that every file can see."""
         return [module for name in PRELUDE if (module := self.library(name)) is not None]
 
-    def block(self, module: Module, name: str) -> tuple[Module, tree.Definition] | None:
-        """Find the block that `name` means in `module`."""
+    def block(
+        self, module: Module, name: str, primitives: Container[str] = ()
+    ) -> tuple[Module, tree.Definition] | None:
+        """Find the block that `name` means in `module`; a name of `primitives` is not looked up in the prelude."""
         for candidate in (module, *module.uses):
             if name in candidate.blocks:
                 return candidate, candidate.blocks[name]
+        if name in primitives:
+            return None
         for library in PRELUDE:
             loaded = self.library(library)
             if loaded is not None and name in loaded.blocks:
