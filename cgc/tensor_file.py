@@ -1,0 +1,208 @@
+"""Files of named tensors in the safetensors format: reading their headers and views of their data, and writing them.
+
+The format: eight bytes with the length of the header (little-endian), the header (JSON: dtype, shape and place of each
+tensor), then the data, row-major and little-endian, without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
+
+from cgc.diagnostics import Diagnostic, InputError
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+
+LARGEST_HEADER = 100_000_000
+"""Bytes; the limit of the format's own library."""
+LARGEST_INDEX = 100_000_000
+
+# bf16 has no NumPy type: its bits are read as integers and widened
+_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_BITS = {
+    **{"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8},
+    **{f"{kind}{bits}": bits for kind in "IU" for bits in (8, 16, 32, 64)},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor in a file: where its data starts, and what it is. `dtype` is the format's name (`F32`, `BF16`)."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def is_float(self) -> bool:
+        """Tell whether `read` can give it as float32."""
+        return self.dtype in _NUMPY
+
+    def read(self) -> Array:
+        """Return the tensor as float32 (a view of the file where it is stored so), mapped from the file."""
+        count = math.prod(self.shape)
+        if count == 0:
+            return np.zeros(self.shape, np.float32)
+        data = np.memmap(self.path, _NUMPY[self.dtype], "r", self.start, self.shape)
+        if self.dtype == "BF16":
+            return (data.astype(np.uint32) << 16).view(np.float32)
+        return np.asarray(data).astype(np.float32, copy=False)
+
+
+def _invalid(path: Path, why: str, hint: str = "") -> InputError:
+    return InputError([Diagnostic("CG0701", f"`{path}` is not a safetensors file: {why}", hint=hint)])
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> InputError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return InputError([Diagnostic("CG0701", f"cannot read `{path}`: {reason}")])
+
+
+def read_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Return the tensors of a checkpoint by name: a `.safetensors` file, an index of shards, or a folder with either.
+
+    Raises:
+        InputError: CG0701 the file cannot be read or is not in the format; CG0706 an index names a file elsewhere.
+    """
+    if path.is_dir():
+        path = _in_folder(path)
+    if path.name.endswith(".json"):
+        return _read_index(path)
+    return _read_file(path)
+
+
+def _in_folder(folder: Path) -> Path:
+    names = ("model.safetensors.index.json", "model.safetensors")
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(folder.glob("*.safetensors"))
+    if len(others) == 1:
+        return others[0]
+    hint = "give the file itself" if others else ""
+    text = f"the folder `{folder}` has no `{names[1]}` and no `{names[0]}`"
+    raise InputError([Diagnostic("CG0701", text, hint=hint)])
+
+
+def _read_index(path: Path) -> dict[str, StoredTensor]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_INDEX + 1)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    files = _json(data, path, "the index").get("weight_map") if len(data) <= LARGEST_INDEX else None
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise InputError([Diagnostic("CG0701", f"`{path}` is not an index of shards: it has no `weight_map`")])
+    tensors: dict[str, StoredTensor] = {}
+    for name in sorted(set(files.values())):
+        # an index comes from outside, and must not make us read files that it has no business with
+        if name in ("", ".", "..") or any(sign in name for sign in "/\\:\0"):
+            text = f"`{path}` names the file `{name!a}`, which is not one beside it"
+            raise InputError([Diagnostic("CG0706", text, hint="shards lie in the folder of their index")])
+        shard = _read_file(path.parent / name)
+        tensors.update({tensor: stored for tensor, stored in shard.items() if files.get(tensor) == name})
+    absent = [tensor for tensor in files if tensor not in tensors]
+    if absent:
+        file = files[absent[0]]
+        raise InputError(
+            [Diagnostic("CG0701", f"`{path}` says that `{absent[0]}` is in `{file}`, which has no such tensor")]
+        )
+    return tensors
+
+
+def _json(data: bytes, path: Path, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(path, f"{what} is not JSON") from error
+    if not isinstance(value, dict):
+        raise _invalid(path, f"{what} is not an object")
+    return value
+
+
+def _read_file(path: Path) -> dict[str, StoredTensor]:
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, LARGEST_HEADER):
+                hint = (
+                    "a PyTorch `.bin` or `.pt` file has to be converted first" if path.suffix != ".safetensors" else ""
+                )
+                raise _invalid(path, "it has no header", hint)
+            header = _json(file.read(length), path, "the header")
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    header.pop("__metadata__", None)
+    return {name: _stored(path, name, entry, 8 + length, size) for name, entry in header.items()}
+
+
+def _stored(path: Path, name: str, entry: object, start: int, size: int) -> StoredTensor:
+    """Return one tensor of a header, its place checked against the size of the file."""
+    fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
+    if not isinstance(dtype, str) or not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
+        raise _invalid(path, f"the header's entry of {name!a} is malformed")
+    begin, end = offsets
+    # dtypes this reader does not know are no fault until somebody wants the tensor
+    bits = _BITS.get(dtype)
+    if begin > end or start + end > size or (bits is not None and math.prod(shape) * bits != (end - begin) * 8):
+        raise _invalid(
+            path, f"the data of {name!a} does not fit its shape or the file", "was it downloaded completely?"
+        )
+    return StoredTensor(path, dtype, tuple(shape), start + begin)
+
+
+def _naturals(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(
+        isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value
+    )
+
+
+def write_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[tuple[str, Array]]) -> None:
+    """Write float32 tensors to a safetensors file, in the order of `shapes`, one in memory at a time.
+
+    The file appears under its name only when it is complete.
+
+    Raises:
+        InputError: CG0004, it cannot be written.
+        ValueError: `tensors` are not those that `shapes` announces.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(_header(shapes))
+            for (name, shape), (given, array) in zip(shapes.items(), tensors, strict=True):
+                if name != given or shape != array.shape:
+                    raise ValueError(f"{given} {array.shape} where {name} {shape} was announced")
+                file.write(np.ascontiguousarray(array, "<f4").data)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError([Diagnostic("CG0004", f"cannot write `{path}`: {error.strerror or error}")]) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _header(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    for (name, shape), (begin, end) in zip(shapes.items(), _offsets(shapes.values()), strict=True):
+        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _offsets(shapes: Iterable[tuple[int, ...]]) -> Iterator[tuple[int, int]]:
+    begin = 0
+    for shape in shapes:
+        end = begin + 4 * math.prod(shape)
+        yield begin, end
+        begin = end
