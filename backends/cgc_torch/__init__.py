@@ -1,0 +1,66 @@
+"""PyTorch: `model.py` that reads as if written by hand, and the same model as a live `nn.Module`.
+
+`modules` plans classes and functions, `body` writes their statements from `lowering`, `products` and `intrinsics`,
+`source` puts the file together; `weights` maps parameters to the state dict, `live` runs it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cgc.program import Program
+from cgc.target import Compilation, CompileOptions, Evaluator, TargetError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cgc.target import Arrays
+
+__all__ = ["TARGET", "TorchTarget"]
+
+
+@dataclass(frozen=True, slots=True)
+class TorchTarget:
+    """The target `torch`."""
+
+    name: str = "torch"
+    summary: str = "readable PyTorch source, and a live nn.Module"
+
+    def compile(self, program: Program, options: CompileOptions) -> Compilation:
+        """Return `model.py`, and `model.safetensors` if there are weights. Needs no PyTorch.
+
+        Raises:
+            TargetError: an option is set that has no meaning here, or the weights do not fit.
+        """
+        from cgc_torch.files import model_artifact, weights_artifact
+        from cgc_torch.source import model_class
+
+        for option in ("batch", "seq", "device", "flat"):
+            if getattr(options, option):
+                message = f"the target `torch` has no use for `--{option}`"
+                raise TargetError("CG0901", message, "batch and sequence are free in PyTorch, blocks are modules")
+        artifacts = [model_artifact(program)]
+        if options.weights is not None:
+            try:
+                artifacts.append(weights_artifact(program, options.weights))
+            except ValueError as error:
+                raise TargetError("CG0902", f"the weights do not fit: {error}") from error
+        data = {"class": model_class(program), "parameters": program.graph.parameter_count}
+        return Compilation(tuple(artifacts), f"class {model_class(program)} in model.py", data)
+
+    def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:
+        """Return PyTorch eager, compiled, and from the written files."""
+        from cgc_torch.live import evaluators
+
+        return evaluators(program)
+
+    def to_torch(self, program: Program, weights: Arrays | None = None) -> nn.Module:
+        """Return the live module; see `cgc_torch.live.to_torch`."""
+        from cgc_torch.live import to_torch
+
+        return to_torch(program, weights)
+
+
+TARGET = TorchTarget()

@@ -1,0 +1,27 @@
+"""What `cgc compile --target=torch` writes: `model.py`, and `model.safetensors` where there are weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cgc.program import Program
+from cgc.target import Arrays, Artifact, text_artifact
+from cgc_torch.source import emit
+from cgc_torch.weights import to_state
+
+
+def model_artifact(program: Program) -> Artifact:
+    """Return `model.py`."""
+    return text_artifact("model.py", emit(program))
+
+
+def weights_artifact(program: Program, weights: Arrays) -> Artifact:
+    """Return `model.safetensors`: the weights by the module's own names (ValueError where they do not fit)."""
+    state = to_state(program, weights)
+
+    def write(path: Path) -> None:
+        from safetensors.numpy import save_file
+
+        save_file(state, path, metadata={"format": "pt"})
+
+    return Artifact("model.safetensors", write)

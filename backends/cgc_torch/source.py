@@ -1,0 +1,297 @@
+"""`model.py`: the emitted file, from its header to the model's class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cgc.ir.dims import Dim
+from cgc.ir.graph import Init, Value
+from cgc.ir.ops import TopK
+from cgc.program import Program
+from cgc.version import VERSION
+from cgc_torch.body import Body, body
+from cgc_torch.expressions import TORCH_DTYPES, Expr, number
+from cgc_torch.formatting import docstring, plain, statement
+from cgc_torch.modules import Child, Layers, Layout, Leaf, Owned, Unit, plan
+from cgc_torch.names import body_name
+from cgc_torch.sizes import ConfigFields
+
+_TOP_K = '''
+def top_k(x: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest along dim and their indices; ties go to the lower index."""
+    values, indices = torch.sort(x, dim=dim, descending=True, stable=True)
+    return values.narrow(dim, 0, k), indices.narrow(dim, 0, k)
+'''
+
+_TRUNCATED_NORMAL = '''
+def truncated_normal_(tensor: Tensor, std: float) -> None:
+    """Fill a tensor with normal numbers, drawn again beyond two standard deviations."""
+    nn.init.trunc_normal_(tensor, std=std, a=-2 * std, b=2 * std)
+'''
+
+
+def emit(program: Program) -> str:
+    """Return the source of a Python file that holds `program` as PyTorch modules and imports nothing of cgc.
+
+    The model's class is the one `model_class` names; its `forward` takes the graph's inputs in order, or by name.
+    """
+    layout = plan(program)
+    fields = ConfigFields(program.graph, dict(program.arguments))
+    functions = frozenset(unit.name for unit in layout.units if not unit.is_class)
+    bodies: dict[str, Body] = {}
+    configured: set[str] = set()
+    blocks: list[list[str]] = []
+    for unit in layout.units:
+        root = unit is layout.root
+        limits = [(s.name, s.limit) for s in program.graph.symbols if s.limit is not None] if root else []
+        bodies[unit.name] = body(unit, fields, functions, bodies, limits)
+        outputs = program.graph.outputs if root else ()
+        writer = _UnitWriter(unit, bodies[unit.name], fields, configured, root, outputs)
+        blocks.append(writer.write())
+    config = _config(program, fields)
+    if any(isinstance(node.op, TopK) for unit in layout.units for node in unit.region.nodes):
+        blocks.insert(0, _TOP_K.strip().splitlines())
+    if any("truncated_normal_(" in line for block in blocks for line in block):
+        blocks.insert(0, _TRUNCATED_NORMAL.strip().splitlines())
+    parts = [part for part in (config, *blocks) if part]
+    text = "\n\n\n".join("\n".join(part) for part in parts) + "\n"
+    return _header(program, layout) + _imports(text) + "\n\n" + text
+
+
+def model_class(program: Program) -> str:
+    """Return the name of the model's class in the file that `emit` returns."""
+    return plan(program).root.name
+
+
+def _header(program: Program, layout: Layout) -> str:
+    use = [
+        "Weights that cgc wrote beside this file load by name:",
+        "",
+        "    from safetensors.torch import load_file",
+        "",
+        f"    model = {layout.root.name}()",
+        '    model.load_state_dict(load_file("model.safetensors"))',
+    ]
+    origin = f"from {plain(program.file)} " if program.file else ""
+    text = f"{program.name}: a PyTorch model, written {origin}by cgc {VERSION}.\n\n{program.doc}"
+    return "\n".join(docstring(text, 0, use if program.graph.params else ())) + "\n\n"
+
+
+def _imports(text: str) -> str:
+    lines = ["import math"] if "math." in text else []
+    if "@dataclass" in text:
+        lines.append("from dataclasses import dataclass")
+    if "cast(" in text:
+        lines.append("from typing import cast")
+    lines += ["", "import torch"] if "torch." in text else [""]
+    lines.append("from torch import Tensor, nn")
+    if "F." in text:
+        lines.append("from torch.nn import functional as F")
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _config(program: Program, fields: ConfigFields) -> list[str]:
+    used = fields.used()
+    if not used:
+        return []
+    lines = ["@dataclass(frozen=True)", "class Config:", *docstring(f"The sizes of {program.name}.", 1), ""]
+    return lines + [f"    {name}: int = {size}" for name, size in used]
+
+
+class _UnitWriter:
+    """Writes one class or function."""
+
+    def __init__(
+        self,
+        unit: Unit,
+        code: Body,
+        fields: ConfigFields,
+        configured: set[str],
+        root: bool,
+        outputs: Sequence[str],
+    ) -> None:
+        self._unit = unit
+        self._code = code
+        self._fields = fields
+        self._configured = configured
+        self._root = root
+        self._outputs = outputs
+
+    def write(self) -> list[str]:
+        """Return the lines, without a line end."""
+        unit = self._unit
+        if not unit.is_class:
+            text = unit.doc or f"{_sentence(unit.title)}: {self._mapping()}."
+            return [*self._signature(unit.name, 0), *docstring(text, 1), *self._statements(1)]
+        lines = [f"class {unit.name}(nn.Module):", *docstring(unit.doc or self._title(), 1), "", *self._constructor()]
+        if unit.members:
+            lines += ["", *self._init_weights()]
+        lines += ["", *self._signature("forward", 1), *docstring(f"Map {self._mapping()}.", 2), *self._statements(2)]
+        if self._root:
+            lines += [
+                "",
+                "    def count_parameters(self) -> int:",
+                '        """Return the number of trained scalars."""',
+                "        return sum(parameter.numel() for parameter in self.parameters())",
+            ]
+        return lines
+
+    def _title(self) -> str:
+        if self._root:
+            return f"The model {self._unit.title}."
+        return f"The {'body of the loop' if self._unit.is_loop else 'block'} {self._unit.title}."
+
+    def _mapping(self) -> str:
+        unit = self._unit
+        given = [f"{name} {_dims(value)}" for name, value in zip(self._code.parameters, unit.arguments, strict=True)]
+        names = self._outputs or [""] * len(unit.region.results)
+        made = [f"{name} {_dims(value)}".strip() for name, value in zip(names, unit.region.results, strict=True)]
+        return f"{_listed(given)} to {_listed(made)}" if given else _listed(made)
+
+    def _signature(self, name: str, depth: int) -> list[str]:
+        arguments = ["self"] if self._unit.is_class else []
+        arguments += [f"{parameter}: Tensor" for parameter in self._code.parameters]
+        for extra, variable in self._code.extras:
+            arguments.append(f"{variable}: {'torch.device' if extra == 'device' else 'int'}")
+        count = len(self._unit.region.results)
+        result = "Tensor" if count == 1 else f"tuple[{', '.join(['Tensor'] * count)}]"
+        if self._root and count != 1:
+            result = "dict[str, Tensor]"
+        return statement(f"def {name}({', '.join(arguments)}) -> {result}:", depth)
+
+    def _statements(self, depth: int) -> list[str]:
+        lines: list[str] = []
+        for line in self._code.lines:
+            lines += statement(line.text, depth + line.depth, line.comment)
+        for text in self._return():
+            lines += statement(text, depth)
+        return lines
+
+    def _return(self) -> list[str]:
+        result = self._code.result
+        if len(result) == 1:
+            (x,), (name,) = result, self._code.result_names
+            if not x.untyped:
+                return [f"return {x.text}"]
+            return [f"{name}: Tensor = {x.text}", f"return {name}"]
+        if self._root:
+            entries = [f'"{name}": {x.text}' for name, x in zip(self._outputs, result, strict=True)]
+            return [f"return {{{', '.join(entries)}}}"]
+        return [f"return {', '.join(x.text for x in result)}"]
+
+    def _constructor(self) -> list[str]:
+        used = len(self._code.sizes) > 0
+        lines = [
+            line for name, attribute in self._code.sizes for line in statement(f"self.{attribute} = config.{name}", 2)
+        ]
+        for member in self._unit.members:
+            text, configured = self._made(member)
+            used = used or configured
+            lines += statement(f"self.{member.attribute} = {text}", 2)
+        if self._root and self._fields.used():
+            head = ["config: Config | None = None"]
+            lines = ["        config = config or Config()", "        self.config = config", *lines]
+        else:
+            head = ["config: Config"] if used else []
+        if used:
+            self._configured.add(self._unit.name)
+        end = ["        self.init_weights()"] if self._root and self._unit.members else []
+        signature = statement(f"def __init__({', '.join(['self', *head])}) -> None:", 1)
+        return [*signature, "        super().__init__()", *lines, *end]
+
+    def _made(self, member: Owned | Leaf | Child | Layers) -> tuple[str, bool]:
+        """Return the expression that makes a member, and whether it reads the config."""
+        match member:
+            case Owned(value=value):
+                sizes = [self._size(dim).text for dim in value.type.dims]
+                dtype = "" if value.type.dtype == "f32" else f", dtype={TORCH_DTYPES[value.type.dtype]}"
+                text = f"nn.Parameter(torch.empty({', '.join(sizes) or '()'}{dtype}))"
+                return text, "config." in text
+            case Leaf(builtin=module):
+                text = module.constructor(self._size).text
+                return text, "config." in text
+            case Child(unit=unit):
+                configured = unit.name in self._configured
+                return f"{unit.name}({'config' if configured else ''})", configured
+            case Layers(unit=unit, stack=stack):
+                configured = unit.name in self._configured
+                count = self._size(stack).text
+                made = f"{unit.name}({'config' if configured else ''})"
+                return f"nn.ModuleList({made} for _ in range({count}))", configured or "config." in count
+
+    def _size(self, dim: Dim) -> Expr:
+        if not isinstance(dim.size, int):
+            raise AssertionError("parameters have fixed sizes")
+        name = self._fields.field(dim)
+        return number(dim.size) if name is None else Expr(f"config.{name}", number=True)
+
+    def _init_weights(self) -> list[str]:
+        lines = [
+            "    def init_weights(self) -> None:",
+            '        """Draw the parameters from their initial distributions."""',
+        ]
+        leaves: dict[object, list[Leaf]] = {}
+        for member in self._unit.members:
+            if isinstance(member, Leaf):
+                leaves.setdefault((member.builtin.kind, member.inits), []).append(member)
+        for member in self._unit.members:
+            match member:
+                case Owned(attribute=attribute, init=init):
+                    lines += statement(_drawn(f"self.{attribute}", init), 2)
+                case Leaf():
+                    alike = leaves[(member.builtin.kind, member.inits)]
+                    if member is alike[0]:
+                        lines += _leaf_init(alike)
+                case Child(attribute=attribute):
+                    lines.append(f"        self.{attribute}.init_weights()")
+                case Layers(attribute=attribute, unit=unit):
+                    layer = body_name(unit.title)
+                    lines.append(f"        for {layer} in self.{attribute}:")
+                    lines.append(f"            cast({unit.name}, {layer}).init_weights()")
+        return lines
+
+
+def _leaf_init(alike: Sequence[Leaf]) -> list[str]:
+    """Return the statements that draw the parameters of modules of one kind and one initial distribution."""
+    first = alike[0]
+    names = [f"self.{leaf.attribute}" for leaf in alike]
+    depth, lines, name = 2, list[str](), names[0]
+    if len(alike) > 1:
+        name, depth = ("linear" if first.builtin.kind == "linear" else "norm"), 3
+        lines += statement(f"for {name} in ({', '.join(names)}):", 2)
+    inits = dict(first.inits)
+    usual = {"scale": Init("constant", mean=1.0), "bias": Init("constant")}
+    if first.builtin.kind != "linear" and all(init == usual[param] for param, init in inits.items()):
+        return [*lines, *statement(f"{name}.reset_parameters()", depth)]
+    for slot in first.builtin.slots:
+        lines += statement(_drawn(f"{name}.{slot.name}", inits[slot.param]), depth)
+    return lines
+
+
+def _drawn(tensor: str, init: Init) -> str:
+    mean = f"mean={init.mean!r}, " if init.mean else ""
+    match init.distribution:
+        case "normal":
+            return f"nn.init.normal_({tensor}, {mean}std={init.std!r})"
+        case "truncated_normal":
+            low, high = init.mean - 2 * init.std, init.mean + 2 * init.std
+            if not init.mean:
+                return f"truncated_normal_({tensor}, std={init.std!r})"
+            return f"nn.init.trunc_normal_({tensor}, {mean}std={init.std!r}, a={low!r}, b={high!r})"
+        case "uniform":
+            return f"nn.init.uniform_({tensor}, {-init.limit!r}, {init.limit!r})"
+        case "constant":
+            short = {0.0: "zeros_", 1.0: "ones_"}.get(init.mean)
+            return f"nn.init.{short}({tensor})" if short else f"nn.init.constant_({tensor}, {number(init.mean).text})"
+
+
+def _dims(value: Value) -> str:
+    return f"[{', '.join(value.type.names)}]"
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)
+
+
+def _sentence(name: str) -> str:
+    return name[:1].upper() + name[1:]
