@@ -42,7 +42,9 @@ FORMAT = click.option(
     is_eager=True,
 )
 MODEL = click.option("--model", help="Which model, where the file has several.")
-SET = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Replace a size, as in --set layers=4.")
+SET = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Replace a size, as in --set layers=4."
+)
 TIMINGS = click.option("--timings", is_flag=True, help="Print the seconds of every stage to stderr.")
 DUMP = click.option("--dump-after", type=click.Choice(PASSES), help="Print the graph as text after this pass.")
 
@@ -128,13 +130,18 @@ def check(
     if dump_after:
         _dump(select(checked, file, model), dump_after)
     elif as_json == "json":
-        names = {"models": list(checked.models), "blocks": list(checked.blocks), "devices": [d.name for d in checked.devices]}
+        names = {
+            "models": list(checked.models),
+            "blocks": list(checked.blocks),
+            "devices": [d.name for d in checked.devices],
+        }
         print_json({"ok": True, **names, "programs": [summary_data(program) for program in checked.programs]})
     else:
         for program in checked.programs:
             click.echo(summary_text(program))
         if not checked.programs:
-            click.echo(f"{file}: no faults ({len(checked.models)} models, {len(checked.blocks)} blocks, {len(checked.devices)} devices)")
+            counts = f"{len(checked.models)} models, {len(checked.blocks)} blocks, {len(checked.devices)} devices"
+            click.echo(f"{file}: no faults ({counts})")
     _report(clock, timings)
 
 
@@ -174,15 +181,17 @@ def params(file: str, settings: tuple[str, ...], model: str | None, as_json: str
 @options(
     FILE,
     click.option("-o", "--output", required=True, type=click.Path(), help="A .svg, .png, .pdf or .dot file."),
-    click.option("--depth", type=click.IntRange(0), default=2, help="Open blocks down to this depth; below, one box each."),
+    click.option(
+        "--depth", type=click.IntRange(0), default=2, help="Open blocks down to this depth; below, one box each."
+    ),
     SET,
     MODEL,
     FORMAT,
 )
 def graph(file: str, output: str, depth: int, settings: tuple[str, ...], model: str | None, as_json: str) -> None:
     """Draw the graph of the model in FILE (needs graphviz for anything but .dot)."""
-    from cgc.driver import load_program
     from cgc.drawing import draw
+    from cgc.driver import load_program
 
     program = load_program(file, parse_overrides(settings), model)
     _wrote([draw(program.graph, Path(output), depth)], as_json)
@@ -237,7 +246,13 @@ def compile_command(file: str, target: str, output: str | None, as_json: str, ti
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random weights and inputs.")
 @click.option("--full", is_flag=True, help="At the file's sizes instead of a shrunken copy.")
 def verify(
-    file: str, settings: tuple[str, ...], model: str | None, as_json: str, targets: tuple[str, ...], seed: int, full: bool
+    file: str,
+    settings: tuple[str, ...],
+    model: str | None,
+    as_json: str,
+    targets: tuple[str, ...],
+    seed: int,
+    full: bool,
 ) -> None:
     """Run every target against the NumPy reference on random weights, and print the largest difference of each."""
     from cgc.verification import verify_file
@@ -264,7 +279,9 @@ def explain(code: str, as_json: str) -> None:
         near = get_close_matches(code.upper(), CODES, 1, 0.5)
         raise UsageError(f"there is no code `{code}`" + (f"; did you mean {near[0]}?" if near else ""))
     if as_json == "json":
-        print_json({"code": code.upper(), "title": found.title, "explanation": found.explanation, "example": found.example})
+        print_json(
+            {"code": code.upper(), "title": found.title, "explanation": found.explanation, "example": found.example}
+        )
     else:
         click.echo(f"{code.upper()}: {found.title}\n\n{found.explanation}")
         if found.example:
@@ -280,4 +297,3 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(main, {}, "cgc", "_CGC_COMPLETE").source())
-

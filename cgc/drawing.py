@@ -44,7 +44,9 @@ def _render(source: str, suffix: str) -> bytes:
         drawn: bytes = graphviz.Source(source).pipe(format=suffix)
     except graphviz.ExecutableNotFound as error:
         hint = "install graphviz (Debian: `apt-get install graphviz`), or write a `.dot` file, which needs nothing"
-        raise InputError([Diagnostic("CG0605", "the program `dot` of graphviz is not on the PATH", (), hint)]) from error
+        raise InputError(
+            [Diagnostic("CG0605", "the program `dot` of graphviz is not on the PATH", (), hint)]
+        ) from error
     return drawn
 
 
@@ -74,7 +76,7 @@ class _Drawing:
             self._edge(ends[value.name], self._box(name, _type(value), "#f6d8c8", "oval"), value)
         head = [
             f'digraph "{_quoted(self._graph.name)}" {{',
-            f'  graph [rankdir=TB, {_FONT}, fontsize=12, labeljust=l, compound=true, label="{_quoted(self._graph.name)}"];',
+            f'  graph [rankdir=TB, {_FONT}, fontsize=12, labelloc=t, label="{_quoted(self._graph.name)}"];',
             f'  node [shape=box, style="rounded,filled", fillcolor=white, {_FONT}, fontsize=10, margin="0.12,0.06"];',
             f'  edge [color="#555555", {_FONT}, fontsize=8, arrowsize=0.6];',
         ]

@@ -91,7 +91,9 @@ def select(checked: Checked, path: str, model: str | None = None) -> Program:
     if model is not None:
         if model not in names:
             near = get_close_matches(model, names, 1, 0.5)
-            raise UsageError(f"there is no model `{model}` in {path}" + (f"; did you mean `{near[0]}`?" if near else ""))
+            raise UsageError(
+                f"there is no model `{model}` in {path}" + (f"; did you mean `{near[0]}`?" if near else "")
+            )
         return checked.programs[names.index(model)]
     if not names:
         hint = "add `model name = family(…)`, or give the sizes with `--set`"

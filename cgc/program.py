@@ -1,4 +1,4 @@
-"""What the front end hands on: a checked graph, and what the file says about scaling, training, hardware, checkpoints."""
+"""What the front end hands on: a checked graph, and what the file says about scaling, training and hardware."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ SHRUNKEN: dict[str, int] = {"layers": 2, "vocab": 97, "context": 32}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One way of running the model: its largest relative difference over all runs and outputs, or why it did not run."""
+    """One way of running the model: its largest relative difference over all runs, or why it did not run."""
 
     target: str
     evaluator: str
@@ -62,7 +62,13 @@ class Verification:
             "shrunken": dict(self.shrunken),
             "tolerance": TOLERANCE,
             "runs": [
-                {"target": o.target, "evaluator": o.evaluator, "difference": o.difference, "ok": o.ok, "problem": o.problem}
+                {
+                    "target": o.target,
+                    "evaluator": o.evaluator,
+                    "difference": o.difference,
+                    "ok": o.ok,
+                    "problem": o.problem,
+                }
                 for o in self.outcomes
             ],
         }
@@ -80,7 +86,9 @@ class Verification:
         table.add_column("")
         for outcome in self.outcomes:
             shown = f"{outcome.difference:.1e}" if outcome.difference is not None else "-"
-            table.add_row(outcome.target, outcome.evaluator, shown, "ok" if outcome.ok else outcome.problem or "DIFFERS")
+            table.add_row(
+                outcome.target, outcome.evaluator, shown, "ok" if outcome.ok else outcome.problem or "DIFFERS"
+            )
         return table
 
 
@@ -98,7 +106,7 @@ def verify_file(
 def _shrunk(
     file: str, overrides: Mapping[str, Scalar], model: str | None, program: Program
 ) -> tuple[Program, dict[str, Scalar]]:
-    """Return a small copy of a large model: fewer layers, tokens and positions, and then a smaller width if it can be."""
+    """Return a small copy of a large model: fewer layers, tokens and positions, then a smaller width."""
     shrunken: dict[str, Scalar] = {}
     for candidate in _candidates(program):
         if _size(program.graph) <= LARGEST:
@@ -120,9 +128,7 @@ def _size(graph: Graph) -> int:
 def _candidates(program: Program) -> list[dict[str, Scalar]]:
     """Return changes of sizes to try, one after another; each that the model's own checks accept is kept."""
     sizes = {name: value for name, value in program.arguments if isinstance(value, int) and not isinstance(value, bool)}
-    changes: list[dict[str, Scalar]] = [
-        {name: small} for name, small in SHRUNKEN.items() if sizes.get(name, 0) > small
-    ]
+    changes: list[dict[str, Scalar]] = [{name: small} for name, small in SHRUNKEN.items() if sizes.get(name, 0) > small]
     for divisor in (4, 8, 16, 32, 64, 128):
         if "width" in sizes and sizes["width"] % divisor == 0:
             narrow: dict[str, Scalar] = {"width": sizes["width"] // divisor}

@@ -126,10 +126,10 @@ def bound_sizes(graph: Graph, options: CompileOptions) -> dict[str, int]:
         if size is None:
             continue
         if name not in symbols:
-            raise TargetError("CG0702", f"the model has no size `{name}` to fix", f"leave out --{name}")
+            raise TargetError("CG0801", f"the model has no size `{name}` to fix", f"leave out --{name}")
         limit = symbols[name].limit
         if limit and isinstance(limit.size, int) and size > limit.size:
-            raise TargetError("CG0702", f"`{name}` = {size} is beyond `{limit.name}` = {limit.size}")
+            raise TargetError("CG0801", f"`{name}` = {size} is beyond `{limit.name}` = {limit.size}")
         sizes[name] = size
     return sizes
 
@@ -141,7 +141,7 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
         TargetError: an option does not fit the model, weights are missing, or a size must be known and is not.
     """
     if options.device is not None:
-        raise TargetError("CG0703", "the target `onnx` does not compile for a device", "leave out --device")
+        raise TargetError("CG0801", "the target `onnx` does not compile for a device", "leave out --device")
     weights, params = options.weights, program.graph.params
     if weights is not None:
         check_weights(params, weights)

@@ -152,7 +152,7 @@ def static_size(dim: Dim) -> int:
         TargetError: it is not.
     """
     if not isinstance(dim.size, int):
-        raise TargetError("CG0702", f"`{dim.name}` has size {dim.size}, and ONNX needs a number there")
+        raise TargetError("CG0802", f"`{dim.name}` has size {dim.size}, and ONNX needs a number there")
     return evaluate(dim.size, {})
 
 

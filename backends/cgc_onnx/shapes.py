@@ -61,7 +61,7 @@ class Shapes:
                 if dim.size == symbol(name):
                     return self.writer.one("Shape", (tensor.name,), f"{name}.size", start=axis, end=axis + 1)
         if self._top:
-            raise TargetError("CG0702", f"no input of the model has an axis whose size is `{name}`")
+            raise TargetError("CG0802", f"no input of the model has an axis whose size is `{name}`")
         self.missing[name] = self.writer.fresh(f"{name}.size")
         return self.missing[name]
 

@@ -79,7 +79,7 @@ def check_weights(params: Sequence[Param], weights: Mapping[str, Array]) -> None
     """
     for param in params:
         if param.name not in weights:
-            raise TargetError("CG0701", f"the weights have no `{param.name}`")
+            raise TargetError("CG0702", f"the weights have no `{param.name}`")
 
 
 def write_weights(path: Path, entries: Sequence[Stored], params: Sequence[Param], weights: Mapping[str, Array]) -> None:
@@ -97,7 +97,7 @@ def write_weights(path: Path, entries: Sequence[Stored], params: Sequence[Param]
             array = weights[param.name]
             if array.shape != param.type.shape:
                 shape = tuple(map(str, param.type.shape))
-                raise TargetError("CG0701", f"`{param.name}` has shape {array.shape}, not ({', '.join(shape)})")
+                raise TargetError("CG0704", f"`{param.name}` has shape {array.shape}, not ({', '.join(shape)})")
             for entry in by_param.get(param.name, ()):
                 file.seek(entry.offset)
                 for block in _blocks(array[entry.index], numpy_dtype(entry.dtype)):

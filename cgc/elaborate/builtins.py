@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from cgc.diagnostics import Label
 from cgc.elaborate import static
@@ -12,6 +12,7 @@ from cgc.elaborate.values import Fault, Number, Operand
 from cgc.ir.dims import Dim, Size
 from cgc.ir.graph import Value
 from cgc.ir.ops import (
+    REDUCE_KINDS,
     Concat,
     Dot,
     Merge,
@@ -52,9 +53,13 @@ class Arguments:
     def fault(self, usage: str) -> Fault:
         """Return the fault that the arguments are not those of `usage`."""
         name = self.call.callee.text
-        return Fault("CG0401", f"these are not the arguments of `{name}`", Label(self.call.location), hint=f"write `{usage}`")
+        return Fault(
+            "CG0401", f"these are not the arguments of `{name}`", Label(self.call.location), hint=f"write `{usage}`"
+        )
 
-    def expect(self, usage: str, positional: int, over: int = 0, arrows: int = 0, keywords: tuple[str, ...] = ()) -> None:
+    def expect(
+        self, usage: str, positional: int, over: int = 0, arrows: int = 0, keywords: tuple[str, ...] = ()
+    ) -> None:
         """Check how many arguments of each kind there are."""
         counts = (len(self.positional), len(self.over), len(self.arrows))
         if counts != (positional, over, arrows) or not self.keywords.keys() <= set(keywords):
@@ -139,9 +144,7 @@ def _where(context: Context, args: Arguments, wish: str) -> tuple[Operand, ...]:
     condition = context.tensor(args.positional[0])
     operands = [context.operand(argument) for argument in args.positional[1:]]
     places = tuple(argument.location for argument in args.positional)
-    floats = any(
-        is_float(o.type.dtype) if not isinstance(o, Number) else isinstance(o.value, float) for o in operands
-    )
+    floats = any(is_float(o.type.dtype) if not isinstance(o, Number) else isinstance(o.value, float) for o in operands)
     wanted: DType = next((o.type.dtype for o in operands if not isinstance(o, Number)), "f32")
     wanted = "f32" if floats and not is_float(wanted) else wanted
     a, b = (
@@ -157,7 +160,7 @@ def _cast(context: Context, args: Arguments, wish: str) -> tuple[Operand, ...]:
     x, name = context.tensor(args.positional[0]), args.positional[1]
     if not isinstance(name, tree.Name) or name.text not in DTYPES:
         raise Fault("CG0207", f"a type is one of {', '.join(DTYPES)}", Label(name.location))
-    return (context.cast(x, name.text, args.call.location),)  # type: ignore[arg-type]
+    return (context.cast(x, name.text, args.call.location, wish),)
 
 
 def one_dim(context: Context, expression: tree.Expression) -> Dim:
@@ -166,7 +169,11 @@ def one_dim(context: Context, expression: tree.Expression) -> Dim:
         raise Fault("CG0403", "the name of a dimension is needed here", Label(expression.location))
     dims = context.dim(expression)
     if len(dims) != 1:
-        raise Fault("CG0403", f"`{expression.text}` stands for {len(dims)} dimensions, one is needed", Label(expression.location))
+        raise Fault(
+            "CG0403",
+            f"`{expression.text}` stands for {len(dims)} dimensions, one is needed",
+            Label(expression.location),
+        )
     return dims[0]
 
 
@@ -271,7 +278,7 @@ def _top_k(context: Context, args: Arguments, wish: str) -> tuple[Operand, ...]:
 
 PRIMITIVES: dict[str, Primitive] = {
     "dot": _dot,
-    **{kind: _reduce(cast(ReduceKind, kind)) for kind in ("sum", "mean", "max", "min")},
+    **{kind: _reduce(kind) for kind in REDUCE_KINDS},
     **{kind: _unary(kind) for kind in (*UNARY, *NUMBERS_ONLY)},
     "where": _where,
     "cast": _cast,

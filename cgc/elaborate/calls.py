@@ -106,7 +106,9 @@ class Blocks:
         name = definition.name.text
         if any(identity == id(definition) for identity, _, _ in self.expanding):
             chain = " → ".join([*(n for _, n, _ in self.expanding), name])
-            raise Fault("CG0306", f"`{name}` uses itself", Label(place, chain), hint="use `repeat` for a number of layers")
+            raise Fault(
+                "CG0306", f"`{name}` uses itself", Label(place, chain), hint="use `repeat` for a number of layers"
+            )
         if len(self.expanding) >= DEEPEST_CALLS or len(self.functions) >= MOST_FUNCTIONS:
             raise Fault("CG0902", "blocks use blocks too deeply, or too many of them", Label(place))
         scope = Scope(caller=context.frame.scope)
@@ -299,7 +301,11 @@ class _Binder:
         argument = self._next(name)
         value = self._context.operand(argument)
         if isinstance(value, Number):
-            raise Fault("CG0403", f"`{name}` of `{self._definition.name.text}` is a tensor, this is a number", Label(argument.location))
+            raise Fault(
+                "CG0403",
+                f"`{name}` of `{self._definition.name.text}` is a tensor, this is a number",
+                Label(argument.location),
+            )
         self._bound.tensors[name] = value
 
     def _pack(self, keyword: str, name: tree.Name) -> None:
@@ -316,7 +322,9 @@ class _Binder:
 
     def _arrow(self, parameter: tree.ArrowParameter) -> None:
         if not self._arrows:
-            raise self._fault(f"`{self._definition.name.text}` needs `{parameter.source.text} -> {parameter.target.text}`")
+            raise self._fault(
+                f"`{self._definition.name.text}` needs `{parameter.source.text} -> {parameter.target.text}`"
+            )
         argument = self._arrows.pop(0)
         source, target = self._context.dims(argument.source), self._context.dims(argument.target)
         taken = {dim.name for dim in source}
@@ -414,5 +422,6 @@ def _rename_hint(missing: list[str], extra: list[str]) -> str:
         return f"rename it: `… as [{extra[0]} -> {missing[0]}]`, or give `{missing[0]}={extra[0]}` in the call"
     if missing:
         return f"it lacks {', '.join(f'`{name}`' for name in missing)}"
-    return f"it has {', '.join(f'`{name}`' for name in extra)} too many; `...` in the header lets further dimensions pass"
-
+    return (
+        f"it has {', '.join(f'`{name}`' for name in extra)} too many; `...` in the header lets further dimensions pass"
+    )

@@ -171,7 +171,9 @@ class Context:
                 total: Scalar = 1
                 for dim in dims:
                     total = static.operate("*", total, dim.size)
-                return Number(total, text if len(dims) == 1 and dims[0].name == text else " * ".join(d.name for d in dims))
+                return Number(
+                    total, text if len(dims) == 1 and dims[0].name == text else " * ".join(d.name for d in dims)
+                )
             case Poison():
                 raise Poisoned
             case None:
@@ -237,9 +239,11 @@ class Context:
             operand = self.cast(operand, "f32", place)
         return self.add(Unary(kind), operand, place=place, wish=wish, places=(place,))  # type: ignore[arg-type]
 
-    def cast(self, value: Value, dtype: DType, place: Location) -> Value:
+    def cast(self, value: Value, dtype: DType, place: Location, wish: str = "") -> Value:
         """Return `value` as `dtype`."""
-        return value if value.type.dtype == dtype else self.add(Cast(dtype), value, place=place, wish=value.name)
+        return (
+            value if value.type.dtype == dtype else self.add(Cast(dtype), value, place=place, wish=wish or value.name)
+        )
 
     # ---- operators
 
@@ -347,7 +351,9 @@ class Context:
                 raise Fault("CG0206", f"there is no `{old.text}` to rename", Label(old.location), label, hint=hint)
             names.append((source[0].name, self._new_name(new, source[0])))
         renamed = Rename(tuple(names))
-        return self.add(renamed, value, place=expression.location, wish=wish or value.name, places=(expression.operand.location,))
+        return self.add(
+            renamed, value, place=expression.location, wish=wish or value.name, places=(expression.operand.location,)
+        )
 
     def _new_name(self, name: tree.Name, source: Dim) -> str:
         """Return the dimension that a renaming leads to: a known one of the same size, or a new one, known from here."""
@@ -357,12 +363,14 @@ class Context:
                 return name.text
             case Tensor():
                 label = Label(self.frame.scope.place(name.text), "this one")
-                raise Fault("CG0303", f"`{name.text}` is a tensor", Label(name.location), label, hint="choose another name")
+                raise Fault(
+                    "CG0303", f"`{name.text}` is a tensor", Label(name.location), label, hint="choose another name"
+                )
             case _:
                 (known,) = self.dim(name)
         if known.size != source.size:
             text = f"`{name.text}` is {known.size}, but `{source.name}` is {source.size}"
-            raise Fault("CG0204", text, Label(name.location), hint="a renamed dimension keeps its size; choose another name")
+            raise Fault("CG0204", text, Label(name.location), hint="a renamed dimension keeps its size")
         return known.name
 
 

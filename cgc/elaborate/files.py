@@ -148,4 +148,3 @@ class _FileCheck:
         for item in items:
             text = f"`{item.keyword}` says how a model scales, but there is no model in this file"
             self._found.add(Diagnostic("CG0406", text, (Label(item.location),)))
-

@@ -80,7 +80,9 @@ class ModelBuilder:
                     known.append(name.text)
                 case _:
                     hint = "dimensions of inputs stand at the input, as in `input x[batch, width]`"
-                    raise Fault("CG0405", "a model's header has names of sizes only", Label(parameter.location), hint=hint)
+                    raise Fault(
+                        "CG0405", "a model's header has names of sizes only", Label(parameter.location), hint=hint
+                    )
             number = self._argument(frame, parameter, given, place)
             frame.scope.bind(name.text, number, parameter.location)
             value = number.value
@@ -92,7 +94,11 @@ class ModelBuilder:
         return tuple(arguments)
 
     def _argument(
-        self, frame: Frame, parameter: tree.TensorParameter | tree.ScalarParameter, given: Mapping[str, Number], place: Location
+        self,
+        frame: Frame,
+        parameter: tree.TensorParameter | tree.ScalarParameter,
+        given: Mapping[str, Number],
+        place: Location,
     ) -> Number:
         name = parameter.name.text
         if name in given:
@@ -164,7 +170,7 @@ class ModelBuilder:
                 if name not in DTYPES:
                     hint = f"one of {', '.join(DTYPES)}, or `id of` a dimension"
                     raise Fault("CG0207", f"there is no type `{name}`", Label(statement.type.location), hint=hint)
-                dtype: DType = name  # type: ignore[assignment]
+                dtype: DType = name
                 return TensorType(dims, dtype)
 
     def _output(self, context: Context, statement: tree.OutputStatement) -> None:
@@ -187,8 +193,10 @@ class ModelBuilder:
         if sorted(order) != sorted(value.type.names):
             label = Label(statement.value.location, f"has {describe(value.type.dims)}")
             raise Fault("CG0206", f"the output is declared as [{', '.join(order)}]", label)
-        return value if order == value.type.names else context.add(
-            Transpose(order), value, place=statement.location, wish=statement.name.text
+        return (
+            value
+            if order == value.type.names
+            else context.add(Transpose(order), value, place=statement.location, wish=statement.name.text)
         )
 
     def _graph(self, name: str, frame: Frame) -> Graph:
@@ -272,4 +280,3 @@ def is_closed(definition: tree.Definition) -> bool:
 def checked(built: Built) -> Built:
     """Verify the graph of a built model (InvalidGraph is an error in the compiler)."""
     return replace(built, graph=verify(built.graph))
-

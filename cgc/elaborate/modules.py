@@ -75,7 +75,9 @@ class Modules:
         name = item.name.text
         if name in into:
             labels = (Label(item.name.location, "again here"), Label(into[name].name.location, "first here"))
-            self.found.add(Diagnostic("CG0303", f"{item.keyword} `{name}` is defined twice", labels, "rename one of them"))
+            self.found.add(
+                Diagnostic("CG0303", f"{item.keyword} `{name}` is defined twice", labels, "rename one of them")
+            )
         into.setdefault(name, item)
 
     def _use(self, item: tree.Use, folder: Path | None) -> Module | None:
@@ -108,7 +110,12 @@ class Modules:
         if shown in self._loading:
             chain = " → ".join([*self._loading[self._loading.index(shown) :], shown])
             self.found.add(
-                Diagnostic("CG0305", "files use each other in a circle", (Label(item.location, chain),), "move what both need into a third file")
+                Diagnostic(
+                    "CG0305",
+                    "files use each other in a circle",
+                    (Label(item.location, chain),),
+                    "move what both need into a third file",
+                )
             )
             return None
         if shown in self._loaded:

@@ -49,8 +49,8 @@ def _elaborate(
     names.reserve(declared_params(definition.body))
     outside = Scope()
     scope = Scope(caller=outside)
-    for name in sorted(_dimension_names(definition.body) | _file_sizes(module)):
-        outside.bind(name, Pack((_open_dim(name),)))
+    for size in sorted(_dimension_names(definition.body) | _file_sizes(module)):
+        outside.bind(size, Pack((_open_dim(size),)))
     frame = Frame(Builder(names, blocks.functions.__getitem__), scope)
     for parameter in tensors:
         dims = tuple(_open_dim(dim.name.text) for dim in parameter.dims or () if isinstance(dim, tree.BoundDim))
@@ -75,7 +75,7 @@ def _type(parameter: tree.TensorParameter, dims: tuple[Dim, ...]) -> TensorType:
         return TensorType(dims)
     if wanted.of is not None:
         return TensorType(dims, "i64", _open_dim(wanted.of.text))
-    dtype: DType = wanted.name if wanted.name in DTYPES else "f32"  # type: ignore[assignment]
+    dtype: DType = wanted.name if wanted.name in DTYPES else "f32"
     return TensorType(dims, dtype)
 
 

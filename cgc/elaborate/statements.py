@@ -109,7 +109,8 @@ class BodyWalk:
                 raise Done(tuple(self._context.value(value) for value in values))
             case tree.InputStatement() | tree.OutputStatement():
                 if self._declare is None or self._frame.around is not None:
-                    text = f"`{'input' if isinstance(statement, tree.InputStatement) else 'output'}` stands in a model only"
+                    word = "input" if isinstance(statement, tree.InputStatement) else "output"
+                    text = f"`{word}` stands in a model only"
                     raise Fault("CG0405", text, Label(statement.location))
                 self._declare(self._context, statement)
             case tree.IfStatement():
@@ -142,7 +143,8 @@ class BodyWalk:
             if isinstance(left.value, int) and isinstance(right.value, int) and right.value > 0:
                 lower = left.value // right.value * right.value
                 around = [size for size in (lower, lower + right.value) if size]
-                hint = f"with {right.text or right.value} = {right.value}, {left.text or 'it'} can be {' or '.join(map(str, around))}"
+                sizes = " or ".join(map(str, around))
+                hint = f"with {right.text or right.value} = {right.value}, {left.text or 'it'} can be {sizes}"
         return Fault("CG0205", message, Label(value.location), hint=hint)
 
     def _param(self, statement: tree.ParamStatement) -> None:
@@ -175,11 +177,15 @@ class BodyWalk:
         allowed = DISTRIBUTIONS[name]
         if args.positional or args.over or args.arrows or not args.keywords.keys() <= set(allowed):
             usage = f"{name}({', '.join(f'{key}=…' for key in allowed)})"
-            raise Fault("CG0409", f"these are not the arguments of `{name}`", Label(call.location), hint=f"write `{usage}`")
+            raise Fault(
+                "CG0409", f"these are not the arguments of `{name}`", Label(call.location), hint=f"write `{usage}`"
+            )
         given = {key: self._real(argument.value) for key, argument in args.keywords.items()}
         for key in allowed[:1]:
             if key not in given:
-                raise Fault("CG0409", f"`{name}` needs `{key}`", Label(call.location), hint=f"write `{name}({key}=0.02)`")
+                raise Fault(
+                    "CG0409", f"`{name}` needs `{key}`", Label(call.location), hint=f"write `{name}({key}=0.02)`"
+                )
         if any(given.get(key, 0.0) < 0 for key in ("std", "limit")):
             raise Fault("CG0409", "a width of a distribution is not negative", Label(call.location))
         match name:
@@ -254,7 +260,9 @@ class BodyWalk:
             raise Fault("CG0208", f"`repeat` runs at most {MOST_ITERATIONS} times", Label(statement.count.location))
         name = statement.name.text
         if self._frame.instances.fresh(name) != name:
-            raise Fault("CG0303", f"the name `{name}` is taken here", Label(statement.name.location), hint="choose another name")
+            raise Fault(
+                "CG0303", f"the name `{name}` is taken here", Label(statement.name.location), hint="choose another name"
+            )
         assigned = _assigned(statement.body)
         outer = self._frame
         inner = Frame(outer.builder.region(), Scope(around=outer.scope), self._context.path(name), outer)
@@ -274,7 +282,9 @@ class BodyWalk:
             hint = "give a name from outside a new value inside: `x = …`"
             raise Fault("CG0210", text, Label(statement.name.location), hint=hint)
         stack_wish = statement.count.text if isinstance(statement.count, tree.Name) else name
-        self._finish_repeat(statement, inner, Dim(inner.stack_name(stack_wish), count), starts, arguments, results, carried)
+        self._finish_repeat(
+            statement, inner, Dim(inner.stack_name(stack_wish), count), starts, arguments, results, carried
+        )
 
     def _uncounted(self, value: Value, place: tree.Name) -> Value:
         """Return `value` as plain numbers: what a loop carries does not stay an index into a dimension."""
@@ -355,4 +365,3 @@ def walk_block(
         fault = Fault("CG0404", text, Label(definition.name.location), hint="end it with `return …`")
         found.add(fault.diagnostic)
     return None
-

@@ -128,7 +128,7 @@ def _plain(operator: str, a: Plain, b: Plain) -> Plain:
 
 def _power(a: Plain, b: Plain) -> Plain:
     if isinstance(a, int) and isinstance(b, int) and b >= 0 and (abs(a) <= 1 or b <= 64):
-        return a**b
+        return int(a**b)
     try:
         result = math.pow(a, b)
     except (OverflowError, ValueError) as error:

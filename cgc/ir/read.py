@@ -110,7 +110,7 @@ class _Reader:
         body = Region((*arguments, *(param.value for param in params)), tuple(nodes), results)
         return Function(name, head["block"], head["library"], static, tuple(params), body, location, head["doc"])
 
-    def _region(self, scope: dict[str, Value]) -> Region:
+    def _region(self) -> Region:
         inner: dict[str, Value] = {}
         arguments: list[Value] = []
         nodes: list[Node] = []
@@ -144,7 +144,7 @@ class _Reader:
         arguments = {key: _rich(value) for key, value in attributes.items()}
         op_class = cast(Callable[..., Op], _OPS[name])
         if _OPS[name] is Repeat:
-            arguments["body"] = self._region(scope)
+            arguments["body"] = self._region()
         outputs = _typed_list(results_text)
         for value in outputs:
             scope[value.name] = value

@@ -218,7 +218,9 @@ def _reshaped(op: Rename | Transpose | Split | Merge | Slice, x: TensorType) -> 
             return x.with_dims(_distinct(tuple(Dim(new.get(dim.name, dim.name), dim.size) for dim in x.dims)))
         case Transpose():
             if sorted(op.order) != sorted(x.names):
-                raise RuleViolation("missing-dim", f"the order names {list(op.order)}, the value has {list(x.names)}", (0,))
+                raise RuleViolation(
+                    "missing-dim", f"the order names {list(op.order)}, the value has {list(x.names)}", (0,)
+                )
             return x.with_dims(tuple(x.dim(name) for name in op.order))
         case Split():
             _require(x, (op.dim,), 0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from lark import Token, Transformer, v_args
+from lark import Token, v_args
 from lark.tree import Meta
+from lark.visitors import Transformer_NonRecursive
 
-from cgc.diagnostics import NOWHERE, Location
+from cgc.diagnostics import NOWHERE, Diagnostic, Label, Location
 from cgc.syntax import tree
 
 SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -15,12 +16,17 @@ DEEPEST = 100
 """Expressions may nest this deep."""
 
 
-class TooDeepExpression(Exception):
-    """An expression nests deeper than `DEEPEST`."""
+LONGEST_NUMBER = 40
+LARGEST_NUMBER = 1e300
+"""Characters a number may have, and what it may amount to."""
 
-    def __init__(self, location: Location) -> None:
-        super().__init__(str(location))
-        self.location = location
+
+class LimitError(Exception):
+    """The text goes beyond what the compiler takes; `diagnostic` says where and how."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic.message)
+        self.diagnostic = diagnostic
 
 
 def number_value(text: str) -> int | float:
@@ -39,8 +45,8 @@ def _operation(self: Build, meta: Meta, left: Any, operator: Token, right: Any) 
 
 
 @v_args(inline=True, meta=True)
-class Build(Transformer[Token, tree.File]):
-    """Builds the tree of one file."""
+class Build(Transformer_NonRecursive[Token, tree.File]):
+    """Builds the tree of one file, without recursion: the text decides how deep lark's tree is."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -60,7 +66,12 @@ class Build(Transformer[Token, tree.File]):
         return tree.Name(str(token), location=self._token(token))
 
     def _number(self, token: Token) -> tree.Number:
-        return tree.Number(str(token), number_value(str(token)), location=self._token(token))
+        place = self._token(token)
+        # the length first: Python refuses to read an integer of thousands of digits
+        if len(token) > LONGEST_NUMBER or (value := number_value(str(token))) > LARGEST_NUMBER:
+            message = f"a number is at most {LARGEST_NUMBER:.0e}, written with {LONGEST_NUMBER} characters or fewer"
+            raise LimitError(Diagnostic("CG0104", message, (Label(place),)))
+        return tree.Number(str(token), value, location=place)
 
     def _string(self, token: Token) -> tree.String:
         return tree.String(str(token)[1:-1], location=self._token(token))
@@ -68,7 +79,8 @@ class Build(Transformer[Token, tree.File]):
     def _nested(self, node: Any, *children: Any) -> Any:
         depth = 1 + max((self._depth.get(id(child), 0) for child in children), default=0)
         if depth > DEEPEST:
-            raise TooDeepExpression(node.location)
+            message, hint = f"this expression nests deeper than {DEEPEST}", "give parts of it names of their own"
+            raise LimitError(Diagnostic("CG0901", message, (Label(node.location),), hint))
         self._depth[id(node)] = depth
         return node
 
@@ -280,9 +292,7 @@ class Build(Transformer[Token, tree.File]):
         return f"{name}{f'/{over}' if over is not None else ''}{f' per {per}' if per is not None else ''}"
 
     def grid(self, meta: Meta, columns: Token, separator: Token, rows: Token) -> tree.Grid:
-        return tree.Grid(
-            self._number(columns), self._name(separator), self._number(rows), location=self._at(meta)
-        )
+        return tree.Grid(self._number(columns), self._name(separator), self._number(rows), location=self._at(meta))
 
     def settings_call(self, meta: Meta, name: Token, *arguments: Any) -> tree.SettingsCall:
         pairs = tuple(a if isinstance(a, tuple) else (None, a) for a in arguments if a is not None)
@@ -317,5 +327,3 @@ class Build(Transformer[Token, tree.File]):
 
     def start(self, _: Meta, *items: tree.Item) -> tree.File:
         return tree.File(self._path, items)
-
-

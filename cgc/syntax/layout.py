@@ -7,7 +7,6 @@ always stands before `}` and `else` and at the end of the file, so that `{ a = 1
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 from lark import Token
 from lark.lark import PostLex
@@ -17,7 +16,7 @@ DEEPEST = 100
 """Brackets may nest this deep."""
 
 
-class TooDeep(Exception):
+class NestingError(Exception):
     """Brackets nest deeper than `DEEPEST`; `token` is the one that did it."""
 
     def __init__(self, token: Token) -> None:
@@ -28,7 +27,7 @@ class TooDeep(Exception):
 class Layout(PostLex):
     """Filters the newlines of a token stream."""
 
-    always_accept: ClassVar[tuple[str, ...]] = (NEWLINE, "RBRACE", "ELSE")
+    always_accept = (NEWLINE, "RBRACE", "ELSE")
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
         """Yield the tokens of `stream` with only the newlines that end something.
@@ -51,7 +50,7 @@ class Layout(PostLex):
             if token.type in ("LPAR", "LSQB", "LBRACE"):
                 open_brackets.append(token.type)
                 if len(open_brackets) > DEEPEST:
-                    raise TooDeep(token)
+                    raise NestingError(token)
             elif token.type in ("RPAR", "RSQB", "RBRACE") and open_brackets:
                 open_brackets.pop()
             yield token

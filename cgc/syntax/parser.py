@@ -10,15 +10,16 @@ from lark import Token, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 from lark.exceptions import VisitError
 
 from cgc.diagnostics import Diagnostic, Diagnostics, InputError, Label, Location
-from cgc.syntax.build import DEEPEST, Build, TooDeepExpression
-from cgc.syntax.layout import DEEPEST as DEEPEST_BRACKETS
-from cgc.syntax.layout import TooDeep
+from cgc.syntax.build import Build, LimitError
+from cgc.syntax.layout import DEEPEST, NestingError
 from cgc.syntax.tables import parser
 from cgc.syntax.tree import Comment, Definition, File
 
-LARGEST_FILE = 1 << 20
+LARGEST_FILE = 1 << 18
 """Bytes a source file may have."""
 MOST_SYNTAX_ERRORS = 20
+MOST_READ = 1 << 19
+"""Characters read in search of further syntax errors; each one found means reading the file again."""
 
 _COMMENT = re.compile(r'"[^"\n]*"|#[^\n]*')
 _WORDS = {
@@ -80,7 +81,7 @@ def parse(text: str, path: str) -> File:
     """
     found = Diagnostics()
     remaining = text
-    for _ in range(MOST_SYNTAX_ERRORS):
+    for _ in range(min(MOST_SYNTAX_ERRORS, 1 + MOST_READ // (len(text) + 1))):
         try:
             file: File = Build(path).transform(parser().parse(remaining))
         except UnexpectedInput as error:
@@ -89,13 +90,13 @@ def parse(text: str, path: str) -> File:
             if blanked is None:
                 break
             remaining = blanked
-        except TooDeep as error:
-            found.add(_too_deep(_at_token(path, error.token), f"brackets nest deeper than {DEEPEST_BRACKETS}"))
+        except NestingError as error:
+            found.add(_too_deep(_at_token(path, error.token)))
             break
         except VisitError as error:
-            if not isinstance(error.orig_exc, TooDeepExpression):
+            if not isinstance(error.orig_exc, LimitError):
                 raise error.orig_exc from error
-            found.add(_too_deep(error.orig_exc.location, f"this expression nests deeper than {DEEPEST}"))
+            found.add(error.orig_exc.diagnostic)
             break
         else:
             found.raise_if_any({path: text})
@@ -103,8 +104,9 @@ def parse(text: str, path: str) -> File:
     raise InputError(found.sorted(), {path: text})
 
 
-def _too_deep(location: Location, message: str) -> Diagnostic:
-    return Diagnostic("CG0901", message, (Label(location),), "give parts of it names of their own")
+def _too_deep(location: Location) -> Diagnostic:
+    message, hint = f"brackets nest deeper than {DEEPEST}", "give parts of it names of their own"
+    return Diagnostic("CG0901", message, (Label(location),), hint)
 
 
 def _at_token(path: str, token: Token) -> Location:
@@ -115,14 +117,14 @@ def _at_token(path: str, token: Token) -> Location:
 def _diagnose(error: UnexpectedInput, text: str, path: str) -> Diagnostic:
     if isinstance(error, UnexpectedCharacters):
         place = Location(path, error.line, error.column, error.line, error.column + 1)
-        character = text.splitlines()[error.line - 1][error.column - 1 :][:1]
-        hint = "a text needs a closing `\"` on the same line" if character == '"' else ""
+        character = text[error.pos_in_stream or 0]
+        hint = 'a text needs a closing `"` on the same line' if character == '"' else ""
         return Diagnostic("CG0101", f"`{character}` does not belong here", (Label(place),), hint)
     assert isinstance(error, UnexpectedToken)
     token = error.token
     expected = _expected(error)
     if token.type == "$END":
-        lines = text.rstrip().splitlines() or [""]
+        lines = text.rstrip().split("\n")
         place = Location(path, len(lines), len(lines[-1]) + 1, len(lines), len(lines[-1]) + 2)
         hint = "is a closing bracket missing further up?"
         return Diagnostic("CG0102", f"the file ends where {expected} is needed", (Label(place, "here"),), hint)

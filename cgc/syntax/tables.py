@@ -8,6 +8,7 @@ installed lark is not the one that made them, they are made again in memory.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -38,6 +39,11 @@ def serialize(parser: Lark) -> str:
     return json.dumps({"lark": lark.__version__, "data": data, "memo": memo}, separators=(",", ":"), sort_keys=False)
 
 
+def _load(tables: dict[str, Any]) -> Lark:
+    load: Callable[..., Lark] = Lark._load_from_dict
+    return load(tables["data"], tables["memo"], postlex=Layout())
+
+
 def _integer_keys(pairs: list[tuple[str, Any]]) -> dict[int | str, Any]:
     """Return an object of the JSON with the integer keys that JSON made strings of."""
     return {int(key) if key.isdigit() else key: value for key, value in pairs}
@@ -50,8 +56,7 @@ def parser() -> Lark:
     if kept.is_file():
         tables = json.loads(kept.read_text(encoding="utf-8"), object_pairs_hook=_integer_keys)
         if tables["lark"] == lark.__version__:
-            loaded: Lark = Lark._load_from_dict(tables["data"], tables["memo"], postlex=Layout())
-            return loaded
+            return _load(tables)
     return from_grammar()
 
 

@@ -131,9 +131,7 @@ class Call(Syntax):
     arguments: tuple[Argument, ...]
 
 
-Expression: TypeAlias = (
-    Number | String | Boolean | Name | Minus | Not | Operation | Parenthesis | Index | Rename | Call
-)
+Expression: TypeAlias = Number | String | Boolean | Name | Minus | Not | Operation | Parenthesis | Index | Rename | Call
 Argument: TypeAlias = Expression | PackArgument | ArrowArgument | KeywordArgument
 
 # ---- headers and types
@@ -418,7 +416,7 @@ class Entry(Syntax):
 
 @dataclass(frozen=True, slots=True)
 class TensorNames(Syntax):
-    """`prefix "transformer."`: may be missing in a file; `ignore "h.{h}.attn.bias"`: is in some files and is no param."""
+    """`prefix "transformer."`: may be missing in a file; `ignore "h.{h}.attn.bias"`: may stand in one."""
 
     keyword: str
     text: String
