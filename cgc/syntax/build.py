@@ -200,7 +200,7 @@ class Build(Transformer_NonRecursive[Token, tree.File]):
     def dim_statement(self, meta: Meta, name: Token, value: Any) -> tree.DimStatement:
         return tree.DimStatement(self._name(name), value, location=self._at(meta))
 
-    def input_statement(self, meta: Meta, name: Token, dims: Any, type_: Any) -> tree.InputStatement:
+    def input_statement(self, meta: Meta, name: Token, dims: Any, type_: Any = None) -> tree.InputStatement:
         return tree.InputStatement(self._name(name), dims, type_, location=self._at(meta))
 
     def param_statement(self, meta: Meta, name: Token, dims: Any, init: Any) -> tree.ParamStatement:
