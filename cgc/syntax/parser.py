@@ -119,7 +119,8 @@ def _diagnose(error: UnexpectedInput, text: str, path: str) -> Diagnostic:
         place = Location(path, error.line, error.column, error.line, error.column + 1)
         character = text[error.pos_in_stream or 0]
         hint = 'a text needs a closing `"` on the same line' if character == '"' else ""
-        return Diagnostic("CG0101", f"`{character}` does not belong here", (Label(place),), hint)
+        shown = character if character.isprintable() else f"U+{ord(character):04X}"
+        return Diagnostic("CG0101", f"`{shown}` does not belong here", (Label(place),), hint)
     assert isinstance(error, UnexpectedToken)
     token = error.token
     expected = _expected(error)
