@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -82,7 +81,7 @@ def finite(number: tree.Number, sign: str = "") -> float:
         Fault: CG0502, it is larger than `LARGEST`.
     """
     size = number.value
-    if size > LARGEST or (isinstance(size, float) and not math.isfinite(size)):
+    if size > LARGEST:
         hint = f"no setting takes more than {LARGEST:g}"
         raise Fault("CG0502", "the number is too large", Label(number.location), hint=hint)
     return -float(size) if sign == "-" else float(size)
