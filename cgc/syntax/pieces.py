@@ -100,7 +100,7 @@ def _bracketed(expression: tree.Parenthesis | tree.Index | tree.Rename | tree.Ca
             return (Group("(", _chain(inside), ")", place.line, place.end_line, chain=True),)
         case tree.Index(table, index, over):
             pieces = (*expression_pieces(index), f" over {over.text}" if over is not None else "")
-            item = Item(pieces, index.location.line, place.end_line if over is None else over.location.line)
+            item = Item(pieces, index.location.line, (over or index).location.end_line)
             group = Group("[", (item,), "]", table.location.end_line, place.end_line)
             return (*expression_pieces(table), group)
         case tree.Rename(operand, names):

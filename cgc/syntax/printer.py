@@ -235,7 +235,8 @@ def _pattern_dim(dim: tree.BoundDim | tree.Rest) -> str:
 
 
 def _axis(axis: tuple[tree.Name, ...]) -> str:
-    return axis[0].text if len(axis) == 1 else f"({words(axis)})"
+    alone = len(axis) == 1 and axis[0].text != "*"
+    return axis[0].text if alone else f"({words(axis)})"
 
 
 def _value(value: tree.SettingValue) -> Pieces:
