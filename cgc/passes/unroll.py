@@ -1,0 +1,115 @@
+"""Unrolling: every loop written out, each stacked parameter split into one for each turn.
+
+Before:
+    param %h.w : f32[layers=2, width=8] ~ {...} stacked 1
+    %x_2 : f32[width=8] = repeat %x, %h.w {"instance": "h", "stack": {"dim": "layers=2"}, "carried": 1, "shared": 0} ; h
+      argument %x_3 : f32[width=8]
+      argument %w : f32[width=8]
+      %y : f32[width=8] = binary %x_3, %w {"kind": "mul"} ; h.y
+      yield %y
+    end
+
+After:
+    param %h.0.w : f32[width=8] ~ {...}
+    param %h.1.w : f32[width=8] ~ {...}
+    %y : f32[width=8] = binary %x, %h.0.w {"kind": "mul"} ; h.0.y
+    %y_2 : f32[width=8] = binary %y, %h.1.w {"kind": "mul"} ; h.1.y
+
+Calls stay calls, unless a loop stands inside a function: then everything is inlined first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cgc.ir.builder import Names
+from cgc.ir.graph import Graph, Node, Param, Region, Value
+from cgc.ir.ops import Repeat
+from cgc.passes.inline import has_loops_in_functions, inline
+
+
+def unroll(graph: Graph) -> Graph:
+    """Return `graph` without loops; `unrolled_names` says which parameter became which."""
+    while _has_loop(graph.body):
+        graph = _unroll_outer(inline(graph) if has_loops_in_functions(graph) else graph)
+    return graph
+
+
+def unrolled_names(param: Param, instance: str, count: int) -> list[str]:
+    """Return the names of the parts of a parameter stacked by the loop `instance`: `h.w` → `h.0.w`, `h.1.w`, …"""
+    rest = param.name.removeprefix(f"{instance}.")
+    return [f"{instance}.{index}.{rest}" for index in range(count)]
+
+
+def _has_loop(region: Region) -> bool:
+    return any(isinstance(node.op, Repeat) for node in region.nodes)
+
+
+def _unroll_outer(graph: Graph) -> Graph:
+    """Unroll the loops that stand at the top level, but not those inside them."""
+    split: dict[str, list[Param]] = {}
+    for node in graph.body.nodes:
+        if isinstance(node.op, Repeat):
+            for value in node.inputs[node.op.carried + node.op.shared :]:
+                (param,) = (param for param in graph.params if param.name == value.name)
+                split[param.name] = _split(param, node.op, node.path)
+    params = tuple(part for param in graph.params for part in split.get(param.name, [param]))
+    arguments = (*graph.inputs, *(param.value for param in params))
+    names = Names()
+    names.reserve({value.name for value in arguments})
+    scope = {value.name: value for value in arguments}
+    nodes: list[Node] = []
+    for node in graph.body.nodes:
+        if isinstance(node.op, Repeat):
+            _write_out(node, node.op, nodes, scope, split, names)
+        else:
+            nodes.append(_copy(node, node.path, scope, names))
+    results = tuple(scope[value.name] for value in graph.body.results)
+    return replace(graph, params=params, body=Region(arguments, tuple(nodes), results))
+
+
+def _split(param: Param, op: Repeat, path: str) -> list[Param]:
+    count = op.stack.size
+    assert isinstance(count, int)
+    type_ = param.type.with_dims(param.type.dims[1:])
+    return [
+        Param(Value(name, type_), param.init, param.location, param.stacked - 1)
+        for name in unrolled_names(param, path, count)
+    ]
+
+
+def _write_out(
+    node: Node,
+    op: Repeat,
+    nodes: list[Node],
+    scope: dict[str, Value],
+    split: dict[str, list[Param]],
+    names: Names,
+) -> None:
+    loose = op.carried + op.shared
+    carried = [scope[value.name] for value in node.inputs[: op.carried]]
+    shared = [scope[value.name] for value in node.inputs[op.carried : loose]]
+    assert isinstance(op.stack.size, int)
+    for index in range(op.stack.size):
+        stacked = [split[value.name][index].value for value in node.inputs[loose:]]
+        inner = {a.name: v for a, v in zip(op.body.arguments, (*carried, *shared, *stacked), strict=True)}
+        for inside in op.body.nodes:
+            rest = inside.path.removeprefix(node.path).lstrip(".")
+            path = ".".join(part for part in (node.path, str(index), rest) if part)
+            nodes.append(_copy(inside, path, inner, names))
+        carried = [inner[value.name] for value in op.body.results]
+    scope.update({value.name: last for value, last in zip(node.outputs, carried, strict=True)})
+
+
+def _copy(node: Node, path: str, scope: dict[str, Value], names: Names) -> Node:
+    """Return a node with renamed values, and with fresh names in the body of a loop inside it."""
+    inputs = tuple(scope[value.name] for value in node.inputs)
+    op = node.op
+    if isinstance(op, Repeat):
+        arguments = tuple(Value(names.fresh(value.name), value.type) for value in op.body.arguments)
+        inner = {old.name: new for old, new in zip(op.body.arguments, arguments, strict=True)}
+        body = [_copy(n, f"{path}{n.path.removeprefix(node.path)}", inner, names) for n in op.body.nodes]
+        op = replace(op, body=Region(arguments, tuple(body), tuple(inner[v.name] for v in op.body.results)))
+    outputs = tuple(Value(names.fresh(value.name), value.type) for value in node.outputs)
+    scope.update({old.name: new for old, new in zip(node.outputs, outputs, strict=True)})
+    return Node(op, inputs, outputs, path, node.location)
