@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from cgc.version import VERSION
 from pathlib import Path
 
 from onnx import FunctionProto, GraphProto, ModelProto
@@ -12,12 +11,13 @@ from onnx import FunctionProto, GraphProto, ModelProto
 from cgc.ir.graph import NOWHERE, Graph
 from cgc.program import Program
 from cgc.target import Artifact, CompileOptions, TargetError
+from cgc.version import VERSION
 from cgc_onnx.functions import Structure, opset_imports
 from cgc_onnx.layout import declare, layouts
 from cgc_onnx.scope import Scope
 from cgc_onnx.shapes import Shapes
 from cgc_onnx.weights import Stored, check_weights, initializer, plan, write_weights
-from cgc_onnx.writer import DOMAIN, IR_VERSION, OPSET, Tensor, Writer, value_info
+from cgc_onnx.writer import DOMAIN, IR_VERSION, OPSET, Tensor, Writer, value_info, value_infos
 
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
@@ -86,10 +86,9 @@ def emit(program: Program, *, flat: bool = False, bound: Mapping[str, int] | Non
         proto.input.extend(value_info(Tensor(entry.name, entry.dims, entry.dtype), {}) for entry in stored)
         stored = []
     proto.initializer.extend(initializer(entry, data or "") for entry in stored)
-    named = {tensor.name: tensor for tensor in writer.values}
-    for tensor in outputs:
-        named.pop(tensor.name, None)
-    proto.value_info.extend(value_info(tensor, structure.bound) for tensor in named.values())
+    named = {tensor.name for tensor in outputs}
+    inner = [tensor for tensor in writer.values if tensor.name not in named]
+    proto.value_info.extend(value_infos(inner, structure.bound))
     return Emission(_model(program, proto, structure.functions), tuple(stored))
 
 

@@ -24,7 +24,7 @@ def write(program: Program, options: CompileOptions, folder: Path) -> Path:
 
 def _feeds(program: Program, inputs: Mapping[str, Array]) -> dict[str, Array]:
     return {
-        value.name: np.ascontiguousarray(inputs[value.name], dtype=numpy_dtype(value.type.dtype))
+        value.name: np.asarray(inputs[value.name], dtype=numpy_dtype(value.type.dtype), order="C")
         for value in program.graph.inputs
     }
 

@@ -16,7 +16,7 @@ from cgc_onnx.layout import Layout, Parameter, declare, layouts, repeat_layouts,
 from cgc_onnx.lower import lower
 from cgc_onnx.scope import Operand, Scope
 from cgc_onnx.shapes import Shapes
-from cgc_onnx.writer import DOMAIN, OPSET, Tensor, Writer
+from cgc_onnx.writer import DOMAIN, OPSET, Tensor, Writer, value_infos
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,8 @@ class Structure:
         proto.input.extend(shapes.missing.values())
         proto.output.extend(outputs)
         proto.node.extend(writer.nodes)
+        stored = [Tensor(name, parameter.stored, parameter.dtype) for parameter in params for name in parameter.names]
+        proto.value_info.extend(value_infos([*loose, *stored, *writer.values], self.bound))
         proto.opset_import.extend(opset_imports(bool(_calls(writer))))
         if location != NOWHERE:
             proto.metadata_props.add(key="source", value=str(location))

@@ -77,8 +77,10 @@ def check_weights(params: Sequence[Param], weights: Mapping[str, Array]) -> None
     Raises:
         TargetError: one has none.
     """
+    # Names are iterated, since `in` on a mapping that reads lazily would read the array.
+    present = set(weights)
     for param in params:
-        if param.name not in weights:
+        if param.name not in present:
             raise TargetError("CG0702", f"the weights have no `{param.name}`")
 
 

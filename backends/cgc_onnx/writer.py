@@ -206,6 +206,11 @@ class Writer:
         self.values = [replace(tensor, name=new.get(tensor.name, tensor.name)) for tensor in self.values]
 
 
+def value_infos(tensors: Iterable[Tensor], bound: Mapping[str, int]) -> list[ValueInfoProto]:
+    """Return the types of tensors for the file, each name once."""
+    return [value_info(tensor, bound) for tensor in {tensor.name: tensor for tensor in tensors}.values()]
+
+
 def value_info(tensor: Tensor, bound: Mapping[str, int]) -> ValueInfoProto:
     """Return a tensor's type for the file: sizes where known, symbols by name, each axis denoted by its dimension.
 
