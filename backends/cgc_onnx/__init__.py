@@ -7,18 +7,16 @@ data file; `evaluate` runs it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from cgc.program import Program
 from cgc.target import Compilation, CompileOptions, Evaluator
 
 
-@dataclass(frozen=True, slots=True)
 class OnnxTarget:
     """ONNX models, for ONNX Runtime and whatever else reads opset 23."""
 
-    name: str = "onnx"
-    summary: str = "an ONNX model with dynamic batch and sequence, blocks as functions, weights as external data"
+    name = "onnx"
+    summary = "an ONNX model with dynamic batch and sequence, blocks as functions, weights as external data"
 
     def compile(self, program: Program, options: CompileOptions) -> Compilation:
         """Return `model.onnx`, and with weights `model.onnx.data`.

@@ -77,13 +77,13 @@ def sample(
 def _array(type: TensorType, sizes: Mapping[str, int], rng: np.random.Generator) -> np.ndarray[Any, Any]:
     shape = tuple(_size(dim.size, sizes) for dim in type.dims)
     if type.dtype == "bool":
-        return rng.random(shape) < 0.5
+        return np.asarray(rng.random(shape) < 0.5)
     if type.dtype in ("i64", "i32"):
         kind = np.int64 if type.dtype == "i64" else np.int32
         if type.indexes:
             return rng.integers(0, _size(type.indexes.size, sizes), shape).astype(kind)
         return rng.integers(1, 9, shape).astype(kind) * rng.choice([-1, 1], shape).astype(kind)
-    return rng.standard_normal(shape).astype({"f64": np.float64, "f32": np.float32}[type.dtype])
+    return rng.standard_normal(shape).astype(numpy_dtype(type.dtype))
 
 
 def _size(size: Size, sizes: Mapping[str, int]) -> int:
