@@ -64,7 +64,7 @@ def read_checkpoint(item: tree.Checkpoint, graph: Graph, found: Diagnostics) -> 
         except Fault as fault:
             found.add(fault.diagnostic)
     missing = [param.name for param in graph.params if param.name not in reader.mentioned]
-    if missing:
+    if missing and not reader.unknown:
         message = f"the layout leaves out {capped(missing)}"
         hint = f'add a line for each, as in `"name in the file" [dimensions] = {missing[0]}`'
         found.add(Diagnostic("CG0510", message, (Label(item.name.location),), hint))
@@ -89,6 +89,8 @@ class _Reader:
         self._repeats = {node.op.instance for r in regions for node in walk(r) if isinstance(node.op, Repeat)}
         self._tensors: dict[str, tree.Entry] = {}
         self.mentioned: dict[str, tree.Dotted] = {}
+        # a slip in a name is one fault; that the right name is then left out is no second one
+        self.unknown = False
 
     def entry(self, entry: tree.Entry) -> CheckpointEntry:
         """Check one entry; raises Fault."""
@@ -116,6 +118,7 @@ class _Reader:
     def _param(self, target: tree.Dotted) -> Param:
         name = target.text
         if name not in self._params:
+            self.unknown = True
             hint = suggest(name, list(self._params)) or "`cgc params` lists the parameters of a model"
             raise Fault("CG0510", f"the model has no parameter `{name}`", Label(target.location), hint=hint)
         if name in self.mentioned:
