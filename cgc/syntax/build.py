@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, cast
 
 from lark import Token, v_args
@@ -36,7 +37,8 @@ def number_value(text: str) -> int | float:
     plain = plain[:-1] if scale != 1 else plain
     if plain.isdigit():
         return int(plain) * scale
-    value = float(plain) * scale
+    # in decimal, because 1.001K is 1001 and the nearest float to 1.001, times 1000, is not
+    value = float(Decimal(plain) * scale)
     return int(value) if scale != 1 and value.is_integer() else value
 
 

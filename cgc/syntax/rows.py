@@ -22,6 +22,8 @@ from cgc.syntax.tree import Comment
 WIDTH = 100
 """Columns a line may have, where it can be broken at all."""
 INDENT = 4
+SMALL = 25
+"""Brackets with less than this in them stay closed: opening them would gain little and read badly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Breaker:
         groups = {at: piece for at, piece in enumerate(pieces) if isinstance(piece, Group)}
         broken = {at for at, group in groups.items() if self.holds_comment(group.first, group.last)}
         # the last call opens before the first; square brackets hold names, and open for a comment only
-        order = [at for at in reversed(groups) if groups[at].opening == "(" and groups[at].items and at not in broken]
+        order = [at for at in reversed(groups) if at not in broken and _worth_opening(groups[at])]
         if _longest(pieces, broken) <= room:
             return broken
         enough = next((at for at in order if _longest(pieces, broken | {at}) <= room), None)
@@ -119,6 +121,10 @@ class Breaker:
                 yield from self.rows(item.pieces, indent, item.first, item.last, bracketed=True)
         if line:
             yield _joined(line, indent)
+
+
+def _worth_opening(group: Group) -> bool:
+    return group.opening == "(" and len(flat((group,))) >= SMALL
 
 
 def _joined(items: list[Item], indent: int) -> Row:

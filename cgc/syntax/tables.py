@@ -7,6 +7,7 @@ installed lark is not the one that made them, they are made again in memory.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from functools import cache
@@ -29,14 +30,23 @@ def from_grammar() -> Lark:
 
 
 def serialize(parser: Lark) -> str:
-    """Return the tables of `parser` as JSON."""
+    """Return the tables of `parser` as JSON, with the digest of the grammar that they were made from.
+
+    The order within the tables differs from one process to the next, so that the digest is what tells them current.
+    """
     from lark.grammar import Rule
     from lark.lexer import TerminalDef
 
     data, memo = parser.memo_serialize([TerminalDef, Rule])
     for options in (data["options"], data["parser"].get("options", {})):
         options.pop("postlex", None)
-    return json.dumps({"lark": lark.__version__, "data": data, "memo": memo}, separators=(",", ":"), sort_keys=False)
+    kept = {"lark": lark.__version__, "grammar": digest(parser.source_grammar), "data": data, "memo": memo}
+    return json.dumps(kept, separators=(",", ":"), sort_keys=False)
+
+
+def digest(grammar: str) -> str:
+    """Return what stands for the text of the grammar in the kept tables."""
+    return hashlib.sha256(grammar.encode()).hexdigest()
 
 
 def _load(tables: dict[str, Any]) -> Lark:
