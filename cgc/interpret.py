@@ -179,28 +179,30 @@ class _Machine:
                 return np.cumsum(operands[0], axis=types[0].axis(op.over), dtype=operands[0].dtype)
             case Gather():
                 return self._gather(op, operands, types, out)
-            case Rename():
-                return operands[0]
-            case Transpose():
-                return operands[0].transpose([types[0].axis(name) for name in op.order])
-            case Split() | Merge():
-                return self._reshape(op, operands[0], types[0], out)
-            case Slice():
-                start = self._size(op.start)
-                index = [slice(None)] * len(types[0].dims)
-                index[types[0].axis(op.dim)] = slice(start, start + self._size(op.into.size))
-                return operands[0][tuple(index)]
+            case Rename() | Transpose() | Split() | Merge() | Slice():
+                return self._reshaped(op, operands[0], types[0], out)
             case Concat():
-                order = [op.into if name == op.dims[0] else name for name in types[0].names]
-                moved = [
-                    _transposed(x, type_, [name if wanted == op.into else wanted for wanted in order])
-                    for x, type_, name in zip(operands, types, op.dims, strict=True)
-                ]
-                return np.concatenate(moved, axis=order.index(op.into))
+                return _concat(op, operands, types)
             case Call() | Repeat() | TopK():
                 raise AssertionError("handled by _node")
             case _:
                 assert_never(op)
+
+    def _reshaped(
+        self, op: Rename | Transpose | Split | Merge | Slice, x: Array, type_: TensorType, out: TensorType
+    ) -> Array:
+        match op:
+            case Rename():
+                return x
+            case Transpose():
+                return _transposed(x, type_, list(op.order))
+            case Split() | Merge():
+                return self._reshape(op, x, type_, out)
+            case Slice():
+                start = self._size(op.start)
+                index = [slice(None)] * len(type_.dims)
+                index[type_.axis(op.dim)] = slice(start, start + self._size(op.into.size))
+                return x[tuple(index)]
 
     def _reshape(self, op: Split | Merge, x: Array, type_: TensorType, out: TensorType) -> Array:
         if isinstance(op, Merge):
@@ -238,6 +240,15 @@ def _spread(x: Array, type_: TensorType, out: TensorType) -> Array:
 
 def _aligned(operands: list[Array], types: list[TensorType], out: TensorType) -> list[Array]:
     return [_spread(x, type_, out) for x, type_ in zip(operands, types, strict=True)]
+
+
+def _concat(op: Concat, operands: list[Array], types: list[TensorType]) -> Array:
+    order = [op.into if name == op.dims[0] else name for name in types[0].names]
+    moved = [
+        _transposed(x, type_, [name if wanted == op.into else wanted for wanted in order])
+        for x, type_, name in zip(operands, types, op.dims, strict=True)
+    ]
+    return np.concatenate(moved, axis=order.index(op.into))
 
 
 def _dot(operands: list[Array], types: list[TensorType], out: TensorType) -> Array:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from cgc.ir.graph import NOWHERE, Graph, Init, Location, Static
+from cgc.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Setting:
     """One line of a `mup` item that gives a number: `lr = 6e-3`, `init std = 0.08`, `multiply embedding by 10`."""
 
@@ -25,7 +26,7 @@ Embeddings, hidden weights, those of them that write to the residual stream, out
 """
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Mup:
     """A `mup` item. `base` maps what grows (a dimension or `layers`) to the size the numbers were tuned at.
 
@@ -43,7 +44,7 @@ class Mup:
     location: Location = field(default=NOWHERE, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Amount:
     """A number with the unit it was written in: 375e6 `tokens`, 20 `per param`, 120 `sequences`."""
 
@@ -51,7 +52,7 @@ class Amount:
     unit: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Optimizer:
     """`adamw(beta1=…, beta2=…, eps=…, weight_decay=…)`."""
 
@@ -59,7 +60,7 @@ class Optimizer:
     arguments: tuple[tuple[str, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class SchedulePhase:
     """One phase of the learning rate: `warmup(375M tokens)`, `linear(to=0.1)`; `length` None runs to the end.
 
@@ -71,7 +72,7 @@ class SchedulePhase:
     to: float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Train:
     """A `train` item: the run a model is meant for. Unset entries are None."""
 
@@ -88,7 +89,7 @@ class Train:
     location: Location = field(default=NOWHERE, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Device:
     """A wafer of cores on a mesh.
 
@@ -118,7 +119,7 @@ class Device:
         return self.columns * self.rows
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class CheckpointEntry:
     """One tensor of a hub checkpoint and the parameters it holds.
 
@@ -132,7 +133,7 @@ class CheckpointEntry:
     location: Location = field(default=NOWHERE, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Checkpoint:
     """How a hub layout names and shapes a family's parameters.
 
@@ -146,7 +147,7 @@ class Checkpoint:
     location: Location = field(default=NOWHERE, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Program:
     """A checked `.cg` file.
 

@@ -3,7 +3,7 @@
 Convention: a multiply-add of a contraction is two operations; every other elementwise operation or reduction counts one
 per element it reads or writes, whichever is more (an exponential counts as one); gathers, renames, reshapes, casts and
 constants count none. Softmax(QKᵀ)V is counted in full, the masked half too. This is the "algorithmic" count of
-Cerebras-GPT (Dey et al. 2023, arXiv 2304.03208, appendix) but for elementwise work, which `matmul` leaves out as they do.
+Cerebras-GPT (Dey et al. 2023, arXiv 2304.03208) but for elementwise work, which `matmul` leaves out.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from cgc.ir.types import BYTES, is_float
 @dataclass(frozen=True, slots=True)
 class Precision:
     """Bytes per scalar of each kind. The default is mixed precision with AdamW: 16-bit weights, gradients and
-    activations, and in 32 bit a master copy and two moments."""
+    activations, and in 32 bit a master copy and two moments.
+    """
 
     weight: int = 2
     gradient: int = 2
@@ -25,7 +26,8 @@ class Precision:
 @dataclass(frozen=True, slots=True)
 class Memory:
     """Bytes. `saved` are all intermediate results of a forward pass, kept for the backward pass; `peak` the most that
-    is live at once when nothing is kept."""
+    is live at once when nothing is kept.
+    """
 
     weights: int
     gradients: int

@@ -356,7 +356,7 @@ class Context:
         )
 
     def _new_name(self, name: tree.Name, source: Dim) -> str:
-        """Return the dimension that a renaming leads to: a known one of the same size, or a new one, known from here."""
+        """Return the dimension that a renaming leads to: a known one of the same size, or a new one."""
         match self.frame.scope.find(name.text):
             case None:
                 self.frame.scope.bind(name.text, Pack((Dim(name.text, source.size),)), name.location)

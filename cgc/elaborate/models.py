@@ -72,12 +72,12 @@ class ModelBuilder:
         return Built(self._graph(name, frame), arguments)
 
     def _header(self, frame: Frame, given: Mapping[str, Number], place: Location) -> tuple[tuple[str, Static], ...]:
+        self._check_names(given, place)
         arguments: list[tuple[str, Static]] = []
-        known: list[str] = []
         for parameter in self._definition.header:
             match parameter:
                 case tree.TensorParameter(name=name, dims=None, type=None) | tree.ScalarParameter(name=name):
-                    known.append(name.text)
+                    pass
                 case _:
                     hint = "dimensions of inputs stand at the input, as in `input x[batch, width]`"
                     raise Fault(
@@ -87,11 +87,15 @@ class ModelBuilder:
             frame.scope.bind(name.text, number, parameter.location)
             value = number.value
             arguments.append((name.text, value if isinstance(value, int | float | bool | str) else str(value)))
+        return tuple(arguments)
+
+    def _check_names(self, given: Mapping[str, Number], place: Location) -> None:
+        header = self._definition.header
+        known = [p.name.text for p in header if isinstance(p, tree.TensorParameter | tree.ScalarParameter)]
         for name_given in given:
             if name_given not in known:
                 hint = suggest(name_given, known) or f"its header is `{header_text(self._definition)}`"
                 raise Fault("CG0402", f"`{self._definition.name.text}` has no `{name_given}`", Label(place), hint=hint)
-        return tuple(arguments)
 
     def _argument(
         self,

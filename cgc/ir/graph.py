@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
 from cgc.diagnostics import NOWHERE as NOWHERE
@@ -11,9 +11,10 @@ from cgc.diagnostics import Location as Location
 from cgc.ir.dims import Dim, Size, add
 from cgc.ir.ops import Op, Repeat
 from cgc.ir.types import TensorType
+from cgc.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Value:
     """An SSA value. Names are unique within a function (or the graph's top level), regions included."""
 
@@ -21,7 +22,7 @@ class Value:
     type: TensorType
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Node:
     """One application of an op. `path` is where it lives in the user's model: `h.attention.scores`."""
 
@@ -38,7 +39,7 @@ class Node:
         return value
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Region:
     """Straight-line code: arguments, nodes in order of execution, results."""
 
@@ -50,7 +51,7 @@ class Region:
 Distribution: TypeAlias = Literal["normal", "truncated_normal", "uniform", "constant"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Init:
     """An initial distribution.
 
@@ -74,7 +75,7 @@ class Init:
                 return f"{self.distribution}({mean}std={self.std:g})"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Param:
     """A trained tensor: its value, how it starts, and where it was declared.
 
@@ -101,7 +102,7 @@ class Param:
 Static: TypeAlias = int | float | bool | str | tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Function:
     """A block at one set of dimensions, callable by name.
 
@@ -129,7 +130,7 @@ class Function:
         return dict(self.static)[name]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Symbol:
     """A size known only at run time, at most the size of `limit` where that is set."""
 
@@ -137,7 +138,7 @@ class Symbol:
     limit: Dim | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Graph:
     """A whole model. `body.arguments` are the inputs, then the parameters; `body.results` are the outputs, in order."""
 

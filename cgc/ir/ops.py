@@ -7,11 +7,11 @@ every place that has to know about a new one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from cgc.ir.dims import Dim, Size
 from cgc.ir.types import DType
+from cgc.record import record
 
 if TYPE_CHECKING:
     from cgc.ir.graph import Region
@@ -31,7 +31,7 @@ COMPARISONS: frozenset[str] = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGICAL: frozenset[str] = frozenset({"and", "or"})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Constant:
     """() → scalar. `text` is how the user wrote the number (`sqrt(head)`), empty for a literal."""
 
@@ -40,47 +40,47 @@ class Constant:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Position:
     """() → i64[dim]: the index along `dim`, 0 … size-1."""
 
     dim: Dim
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Unary:
     """(x) → same type: elementwise."""
 
     kind: UnaryKind
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Binary:
     """(a, b) → elementwise over the union of their dimensions; comparisons give bool. Both have one dtype."""
 
     kind: BinaryKind
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Where:
     """(condition: bool, a, b) → `a` where the condition holds, else `b`, over the union of dimensions."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Cast:
     """(x) → x in another dtype (float to integer truncates toward zero)."""
 
     dtype: DType
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Dot:
     """(a, b) → Σ over the dimensions `over` of a · b. Other shared dimensions are aligned, the rest are kept."""
 
     over: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Reduce:
     """(x) → x reduced over the dimensions `over`."""
 
@@ -88,35 +88,35 @@ class Reduce:
     over: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Scan:
     """(x) → inclusive running sum along the dimension `over`."""
 
     over: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Gather:
     """(table, index) → table with `dim` replaced by the index's dimensions; shared other dimensions are aligned."""
 
     dim: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Rename:
     """(x) → x with dimensions renamed; `names` are (old, new) pairs."""
 
     names: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Transpose:
     """(x) → x with its dimensions in this order."""
 
     order: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Split:
     """(x) → x with `dim` split, row-major, into the dimensions `into`, whose sizes multiply to its size."""
 
@@ -124,7 +124,7 @@ class Split:
     into: tuple[Dim, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Merge:
     """(x) → x with the dimensions `dims` merged, row-major in this order, into one called `into`.
 
@@ -135,7 +135,7 @@ class Merge:
     into: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Slice:
     """(x) → entries `start` … `start + into.size - 1` of `dim`, as the dimension `into`."""
 
@@ -144,7 +144,7 @@ class Slice:
     into: Dim
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Concat:
     """(x₁, …, xₙ) → the operands one after another; operand i brings dimension `dims[i]`; the result is `into`."""
 
@@ -152,7 +152,7 @@ class Concat:
     into: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class TopK:
     """(x) → (values, indices) of the `into.size` largest along `dim`, largest first, ties to the lower index."""
 
@@ -160,7 +160,7 @@ class TopK:
     into: Dim
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Call:
     """(args…, params…) → results of the function; `instance` is the user's name for this use of the block.
 
@@ -172,7 +172,7 @@ class Call:
     args: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Repeat:
     """(carried…, shared…, stacked…) → carried values after `stack.size` runs of `body`.
 

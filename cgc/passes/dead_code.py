@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cgc.ir.graph import Graph, Node, Region, walk
+from cgc.ir.graph import Function, Graph, Node, Region, walk
 from cgc.ir.ops import Call, Repeat
 
 
@@ -25,7 +25,7 @@ def eliminate_dead_code(graph: Graph) -> Graph:
     body = _live(graph.body)
     functions = [replace(function, body=_live(function.body)) for function in graph.functions]
     called = _called(body)
-    kept = []
+    kept: list[Function] = []
     for function in reversed(functions):
         if function.name in called:
             kept.insert(0, function)

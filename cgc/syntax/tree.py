@@ -5,23 +5,24 @@ Two trees are equal when they say the same; places and comments do not take part
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from cgc.diagnostics import NOWHERE, Location
+from cgc.record import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True)
 class Syntax:
     """Base of all nodes."""
 
-    location: Location = field(default=NOWHERE, compare=False, repr=False)
+    location: Location = field(default=NOWHERE, compare=False, repr=False, kw_only=True)
 
 
 # ---- expressions
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Number(Syntax):
     """`2048`, `6e-3`, `375M`. `text` is as written, `value` what it means."""
 
@@ -29,28 +30,28 @@ class Number(Syntax):
     value: int | float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class String(Syntax):
     """`"pile"`."""
 
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Boolean(Syntax):
     """`true`, `false`."""
 
     value: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Name(Syntax):
     """A name; also a dimension in a list of dimensions."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Minus(Syntax):
     """`-x` (or `+x`)."""
 
@@ -58,14 +59,14 @@ class Minus(Syntax):
     operand: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Not(Syntax):
     """`not x`."""
 
     operand: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Operation(Syntax):
     """`a + b`, `a <= b`, `a and b`, `a ^ b`."""
 
@@ -75,14 +76,14 @@ class Operation(Syntax):
     operator_location: Location = field(default=NOWHERE, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Parenthesis(Syntax):
     """`(x)`, kept so that the canonical layout keeps it."""
 
     inside: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Index(Syntax):
     """`wte[tokens]`, `wpe[position(seq) over context]`."""
 
@@ -91,7 +92,7 @@ class Index(Syntax):
     over: Name | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Rename(Syntax):
     """`x as [seq -> key]`."""
 
@@ -99,7 +100,7 @@ class Rename(Syntax):
     names: tuple[tuple[Name, Name], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class PackArgument(Syntax):
     """`over width`, `along seq`."""
 
@@ -107,7 +108,7 @@ class PackArgument(Syntax):
     dims: tuple[Name, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class ArrowArgument(Syntax):
     """`width -> heads head`."""
 
@@ -115,7 +116,7 @@ class ArrowArgument(Syntax):
     target: tuple[Name, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class KeywordArgument(Syntax):
     """`std = 0.02`."""
 
@@ -123,7 +124,7 @@ class KeywordArgument(Syntax):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Call(Syntax):
     """`linear(x, width -> heads head)`."""
 
@@ -137,7 +138,7 @@ Argument: TypeAlias = Expression | PackArgument | ArrowArgument | KeywordArgumen
 # ---- headers and types
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class TypeName(Syntax):
     """`f32`, or `id of vocab` when `of` is set."""
 
@@ -145,7 +146,7 @@ class TypeName(Syntax):
     of: Name | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class BoundDim(Syntax):
     """`seq`, `seq <= context` in the dimensions of an input or an argument."""
 
@@ -153,12 +154,12 @@ class BoundDim(Syntax):
     limit: Name | Number | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Rest(Syntax):
     """`...`: any further dimensions."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class TensorParameter(Syntax):
     """`x`, `x[batch, seq, width]`, `x : bool`. `dims` is None where any will do; `typed` tells a bare name apart."""
 
@@ -167,7 +168,7 @@ class TensorParameter(Syntax):
     type: TypeName | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class PackParameter(Syntax):
     """`over axis`, `along positions`."""
 
@@ -175,7 +176,7 @@ class PackParameter(Syntax):
     name: Name
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class ArrowParameter(Syntax):
     """`in -> out`."""
 
@@ -183,14 +184,14 @@ class ArrowParameter(Syntax):
     target: Name
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class DimParameter(Syntax):
     """`dim query`."""
 
     name: Name
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class ScalarParameter(Syntax):
     """`eps = 1e-5`: a compile-time number with a default."""
 
@@ -203,7 +204,7 @@ Parameter: TypeAlias = TensorParameter | PackParameter | ArrowParameter | DimPar
 # ---- statements
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class DimStatement(Syntax):
     """`dim head = width / heads`."""
 
@@ -211,7 +212,7 @@ class DimStatement(Syntax):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class InputStatement(Syntax):
     """`input tokens[batch, seq <= context] : id of vocab`."""
 
@@ -220,7 +221,7 @@ class InputStatement(Syntax):
     type: TypeName | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class ParamStatement(Syntax):
     """`param w[in, out] ~ normal(std=0.02)`."""
 
@@ -229,7 +230,7 @@ class ParamStatement(Syntax):
     init: Call
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Assignment(Syntax):
     """`q = ...`, `values, ids = ...`."""
 
@@ -237,7 +238,7 @@ class Assignment(Syntax):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class RepeatStatement(Syntax):
     """`repeat layers as h { ... }`."""
 
@@ -246,14 +247,14 @@ class RepeatStatement(Syntax):
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class ReturnStatement(Syntax):
     """`return a, b`."""
 
     values: tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class OutputStatement(Syntax):
     """`output logits[batch, seq, vocab] = ...`; `dims`, if given, is the order of the dimensions."""
 
@@ -262,7 +263,7 @@ class OutputStatement(Syntax):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class IfStatement(Syntax):
     """`if bias { ... } else { ... }`, decided at compile time."""
 
@@ -283,7 +284,7 @@ Statement: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Body(Syntax):
     """`{ ... }`."""
 
@@ -293,7 +294,7 @@ class Body(Syntax):
 # ---- items
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Use(Syntax):
     """`use std/gpt2`, `use "../blocks.cg"`; `quoted` is for a path to a file."""
 
@@ -301,7 +302,7 @@ class Use(Syntax):
     quoted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Instance(Syntax):
     """`model small = gpt2(layers=12, ...)`."""
 
@@ -310,7 +311,7 @@ class Instance(Syntax):
     arguments: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Definition(Syntax):
     """`model gpt2(...) { ... }` or `block attention(...) { ... }`, by `keyword`; `doc` is the comment above it."""
 
@@ -321,7 +322,7 @@ class Definition(Syntax):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Quantity(Syntax):
     """`375M tokens`, `20 per param`, `1.2 Tb/s`, `16 B per cycle`; `unit` as words, one space between."""
 
@@ -330,7 +331,7 @@ class Quantity(Syntax):
     unit: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Grid(Syntax):
     """`750 x 994`."""
 
@@ -339,7 +340,7 @@ class Grid(Syntax):
     rows: Number
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class SettingsCall(Syntax):
     """`adamw(beta1=0.9)`, `warmup(375M tokens)`: arguments with a name or without."""
 
@@ -347,7 +348,7 @@ class SettingsCall(Syntax):
     arguments: tuple[tuple[Name | None, SettingValue], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Sequence(Syntax):
     """`warmup(375M tokens) then linear(to=0.1)`."""
 
@@ -357,7 +358,7 @@ class Sequence(Syntax):
 SettingValue: TypeAlias = Quantity | String | Name | Boolean | Grid | SettingsCall | Sequence
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Setting(Syntax):
     """`clip = 1.0`; `keyword` is `init` in `init std = 0.08`."""
 
@@ -366,21 +367,21 @@ class Setting(Syntax):
     keyword: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Dotted(Syntax):
     """`h.attention.q.w`."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Scale(Syntax):
     """`scale width from 256, heads from 4`."""
 
     growths: tuple[tuple[Name, Number], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Multiply(Syntax):
     """`multiply embedding by 10`; inside an override the target is None."""
 
@@ -388,7 +389,7 @@ class Multiply(Syntax):
     factor: Number
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Override(Syntax):
     """`override h.attention.q.w { lr = 1e-3 }`."""
 
@@ -396,7 +397,7 @@ class Override(Syntax):
     lines: tuple[Setting | Multiply, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Settings(Syntax):
     """A `mup`, `train` or `device` item; only a device has a name."""
 
@@ -405,7 +406,7 @@ class Settings(Syntax):
     lines: tuple[Setting | Scale | Multiply | Override, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Entry(Syntax):
     """`"wte.weight" [vocab, width] = wte`."""
 
@@ -414,7 +415,7 @@ class Entry(Syntax):
     params: tuple[Dotted, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class TensorNames(Syntax):
     """`prefix "transformer."`: may be missing in a file; `ignore "h.{h}.attn.bias"`: may stand in one."""
 
@@ -422,7 +423,7 @@ class TensorNames(Syntax):
     text: String
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Checkpoint(Syntax):
     """A `checkpoint` item: the hub layout of a family."""
 
@@ -433,7 +434,7 @@ class Checkpoint(Syntax):
 Item: TypeAlias = Use | Instance | Definition | Settings | Checkpoint
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Comment:
     """A comment, with the line it stands on; `alone` when nothing else does."""
 
@@ -442,7 +443,7 @@ class Comment:
     alone: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class File:
     """A whole file."""
 
