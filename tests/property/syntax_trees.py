@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from hypothesis import strategies as st
 
 from cgc.syntax import tree
 from cgc.syntax.build import number_value
 
-Draw = Callable[[st.SearchStrategy[tree.Name]], tree.Name]
+Expressions: TypeAlias = st.SearchStrategy[tree.Expression]
 T = TypeVar("T")
 
 names = st.builds(tree.Name, st.sampled_from(["a", "b", "x", "width", "head'", "ln_1", "B", "_q", "kv_heads", "seq"]))
@@ -33,11 +32,11 @@ some_names = tuples(names, 1)
 # Each level of the grammar is made of the levels that bind more tightly; `Parenthesis` starts again at the top.
 
 
-def _operation(operators: str, left: st.SearchStrategy[tree.Expression], right: st.SearchStrategy[tree.Expression]):
+def _operation(operators: str, left: Expressions, right: Expressions) -> Expressions:
     return st.builds(tree.Operation, st.sampled_from(operators.split()), left, right)
 
 
-def _levels(inner: st.SearchStrategy[tree.Expression]) -> st.SearchStrategy[tree.Expression]:
+def _levels(inner: Expressions) -> Expressions:
     """Return expressions one level deeper than `inner`, which are complete expressions."""
     atoms = (
         numbers
@@ -49,16 +48,19 @@ def _levels(inner: st.SearchStrategy[tree.Expression]) -> st.SearchStrategy[tree
     )
     renamings = tuples(st.tuples(names, names), 1)
     postfix = atoms | st.builds(tree.Index, atoms, inner, st.none() | names) | st.builds(tree.Rename, atoms, renamings)
-    factors = postfix | st.builds(tree.Minus, st.sampled_from("+-"), postfix) | _operation("^", postfix, postfix)
-    terms = factors | _operation("* /", factors, factors)
+    factors: Expressions = (
+        postfix | st.builds(tree.Minus, st.sampled_from("+-"), postfix) | _operation("^", postfix, postfix)
+    )
+    terms: Expressions = factors | _operation("* /", factors, factors)
     sums = terms | _operation("+ -", terms, terms) | _operation("+ -", _operation("+ -", terms, terms), terms)
     compared = sums | _operation("<= >= == != < >", sums, sums)
     negated = compared | st.builds(tree.Not, compared)
-    joined = negated | _operation("and", negated, negated)
-    return joined | _operation("or", joined, joined)
+    joined: Expressions = negated | _operation("and", negated, negated)
+    whole: Expressions = joined | _operation("or", joined, joined)
+    return whole
 
 
-def arguments(inner: st.SearchStrategy[tree.Expression]) -> st.SearchStrategy[tree.Argument]:
+def arguments(inner: Expressions) -> st.SearchStrategy[tree.Argument]:
     return (
         inner
         | st.builds(tree.PackArgument, st.sampled_from(["over", "along"]), some_names)
