@@ -158,10 +158,8 @@ class _Machine:
         types = [value.type for value in node.inputs]
         out = node.output.type
         match op:
-            case Constant():
-                return np.asarray(op.value, self._numpy_dtype(op.dtype))
-            case Position():
-                return np.arange(self._size(op.dim.size))
+            case Constant() | Position():
+                return self._made(op)
             case Unary():
                 return np.asarray(_unary(op.kind, operands[0]))
             case Binary():
@@ -172,11 +170,8 @@ class _Machine:
                 return operands[0].astype(self._numpy_dtype(op.dtype))
             case Dot():
                 return _dot(operands, types, out)
-            case Reduce():
-                axes = tuple(types[0].axis(name) for name in op.over)
-                return np.asarray(getattr(np, op.kind)(operands[0], axis=axes), operands[0].dtype)
-            case Scan():
-                return np.cumsum(operands[0], axis=types[0].axis(op.over), dtype=operands[0].dtype)
+            case Reduce() | Scan():
+                return _reduced(op, operands[0], types[0])
             case Gather():
                 return self._gather(op, operands, types, out)
             case Rename() | Transpose() | Split() | Merge() | Slice():
@@ -187,6 +182,11 @@ class _Machine:
                 raise AssertionError("handled by _node")
             case _:
                 assert_never(op)
+
+    def _made(self, op: Constant | Position) -> Array:
+        if isinstance(op, Constant):
+            return np.asarray(op.value, self._numpy_dtype(op.dtype))
+        return np.arange(self._size(op.dim.size))
 
     def _reshaped(
         self, op: Rename | Transpose | Split | Merge | Slice, x: Array, type_: TensorType, out: TensorType
@@ -240,6 +240,13 @@ def _spread(x: Array, type_: TensorType, out: TensorType) -> Array:
 
 def _aligned(operands: list[Array], types: list[TensorType], out: TensorType) -> list[Array]:
     return [_spread(x, type_, out) for x, type_ in zip(operands, types, strict=True)]
+
+
+def _reduced(op: Reduce | Scan, x: Array, type_: TensorType) -> Array:
+    if isinstance(op, Scan):
+        return np.cumsum(x, axis=type_.axis(op.over), dtype=x.dtype)
+    axes = tuple(type_.axis(name) for name in op.over)
+    return np.asarray(getattr(np, op.kind)(x, axis=axes), x.dtype)
 
 
 def _concat(op: Concat, operands: list[Array], types: list[TensorType]) -> Array:

@@ -21,7 +21,7 @@ else:
         return _define
 
 
-def _define(cls: type[Any]) -> type[Any]:
+def _define(cls: type[Any]) -> Any:
     made: Any = dataclass(init=False, repr=False, eq=False)(cls)
     known = fields(made)
     made._positional = tuple(field.name for field in known if not field.kw_only)
@@ -56,7 +56,7 @@ def _init(self: Any, *args: Any, **kwargs: Any) -> None:
     self.__dict__.update(values)
 
 
-def _equal(self: Any, other: object) -> Any:
+def _equal(self: Any, other: Any) -> Any:
     if self is other:
         return True
     if type(self) is not type(other):
