@@ -1,8 +1,9 @@
 """The time and memory of emitting a 111M GPT-2 with weights to ONNX: cgc beside `torch.onnx.export(dynamo=True)`.
 
 Both read one safetensors file and write one ONNX model with external data. Each run is a whole process, start of
-Python and imports included; memory is the peak resident set that the operating system reports for it. At the end both
-files are run on the same tokens, and their logits compared.
+Python and imports included, into an empty folder and on a disk that has nothing left to write; memory is the peak
+resident set that the operating system reports for it. At the end both models are run on the same tokens, and their
+logits compared.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,7 +58,7 @@ torch.onnx.export(
     sys.argv[2],
     input_names=["tokens"],
     output_names=["logits"],
-    dynamic_shapes={{"tokens": {{0: batch, 1: seq}}}},
+    dynamic_shapes={"tokens": {0: batch, 1: seq}},
     dynamo=True,
     external_data=True,
 )
@@ -109,19 +111,21 @@ def compare(runs: int) -> dict[str, object]:
         log, hub, source = folder / "log", folder / "hub", folder / "peer.cg"
         source.write_text(SOURCE, encoding="utf-8")
         measure(python(PREPARE.format(shape=SHAPE), str(hub)), log)
-        ours, theirs = folder / "ours", folder / "theirs"
-        theirs.mkdir()
+        out = {who: folder / who for who in ("cgc", "torch")}
         entry = "import sys; from cgc.cli import main; sys.argv[0] = 'cgc'; main()"
         weights = str(hub / "model.safetensors")
         commands = {
-            "cgc": python(entry, "compile", str(source), "--target=onnx", "--weights", weights, "-o", str(ours)),
-            "torch": python(TORCH.format(), str(hub), str(theirs / "model.onnx")),
+            "cgc": python(entry, "compile", str(source), "--target=onnx", "--weights", weights, "-o", str(out["cgc"])),
+            "torch": python(TORCH, str(hub), str(out["torch"] / "model.onnx")),
         }
         results: dict[str, list[Run]] = {who: [] for who in commands}
         for _ in range(runs):
             for who, command in commands.items():
+                shutil.rmtree(out[who], ignore_errors=True)
+                out[who].mkdir()
+                os.sync()
                 results[who].append(measure(command, log))
-        measure(python(COMPARE, str(ours / "model.onnx"), str(theirs / "model.onnx")), log)
+        measure(python(COMPARE, *(str(out[who] / "model.onnx") for who in commands)), log)
         difference = float(log.read_text().split()[-1])
     middle = {who: median(run.seconds for run in taken) for who, taken in results.items()}
     peak = {who: max(run.mebibytes for run in taken) for who, taken in results.items()}

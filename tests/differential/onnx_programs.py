@@ -82,7 +82,7 @@ def _array(type: TensorType, sizes: Mapping[str, int], rng: np.random.Generator)
         kind = np.int64 if type.dtype == "i64" else np.int32
         if type.indexes:
             return rng.integers(0, _size(type.indexes.size, sizes), shape).astype(kind)
-        return rng.integers(1, 9, shape).astype(kind) * rng.choice([-1, 1], shape).astype(kind)
+        return np.asarray(rng.integers(1, 9, shape) * rng.choice([-1, 1], shape), dtype=kind)
     return rng.standard_normal(shape).astype(numpy_dtype(type.dtype))
 
 
