@@ -40,13 +40,13 @@ class TorchTarget:
         for option in ("batch", "seq", "device", "flat"):
             if getattr(options, option):
                 message = f"the target `torch` has no use for `--{option}`"
-                raise TargetError("CG0901", message, "batch and sequence are free in PyTorch, blocks are modules")
+                raise TargetError("CG0801", message, "batch and sequence are free in PyTorch, blocks are modules")
         artifacts = [model_artifact(program)]
         if options.weights is not None:
             try:
                 artifacts.append(weights_artifact(program, options.weights))
             except ValueError as error:
-                raise TargetError("CG0902", f"the weights do not fit: {error}") from error
+                raise TargetError("CG0704", f"the weights do not fit: {error}") from error
         data = {"class": model_class(program), "parameters": program.graph.parameter_count}
         return Compilation(tuple(artifacts), f"class {model_class(program)} in model.py", data)
 

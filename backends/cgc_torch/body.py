@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Node, Value
-from cgc.ir.ops import Binary, Call, Cast, Gather, Repeat, Unary, Where
+from cgc.ir.ops import Binary, Call, Cast, Constant, Gather, Reduce, Repeat, Unary, Where
 from cgc.ir.types import TensorType
-from cgc_torch.expressions import Expr, arranged, call, permuted
+from cgc_torch.expressions import Expr, arranged, call, permuted, unflattened
 from cgc_torch.formatting import WIDTH
+from cgc_torch.forms import formed, forms
+from cgc_torch.intrinsics import Groups
 from cgc_torch.intrinsics import inlined as intrinsic
-from cgc_torch.intrinsics import made_order, wanted_orders
-from cgc_torch.lowering import lower, tensor
-from cgc_torch.modules import Callee, Child, Inline, Leaf, Loop, Plain, Unit
+from cgc_torch.lowering import lower, reduced, tensor
+from cgc_torch.modules import Child, Inline, Leaf, Loop, Owned, Plain, Unit
 from cgc_torch.names import ATTRIBUTE_NAMES, LOCAL_NAMES, Namespace, body_name, identifier
-from cgc_torch.naming import Flow, Statement, inlined, leaves, statements, variables
+from cgc_torch.naming import Flow, Statement, inlined, statements, variables
 from cgc_torch.sizes import ConfigFields, Sizes
 
 
@@ -89,10 +90,12 @@ class _Writer:
         self._variables = variables(unit, flow, self._inside, self._steps, local)
         arguments = [(self._variables[value.name], value.type) for value in unit.arguments]
         attributes = Namespace(_attribute_names(unit))
-        self._sizes = Sizes(arguments, local, fields if unit.is_class else None, attributes)
+        self._sizes = Sizes(arguments, local, fields if unit.is_class else None, attributes, _device(unit))
         self._untyped: set[str] = set()
+        self._declared = {variable for variable, _ in arguments}
         self._dims = {variable: type.names for variable, type in arguments}
-        self._kept = self._orders()
+        stored = {step.node.outputs[0].name for step in self._steps if not isinstance(step.node.op, Repeat)}
+        self._kept = forms(unit, flow, stored)
         self.too_long: set[str] = set()
 
     def write(self, limits: Sequence[tuple[str, Dim]]) -> Body:
@@ -106,15 +109,17 @@ class _Writer:
             lines += self._statement(self._steps[-1])
         result = returned or tuple(self._tensor(value) for value in unit.region.results)
         text = "return " + ", ".join(x.text for x in result)
-        self._measure(text, 0, unit.region.results)
+        self._measure(text, 0, self._flow.reads(self._steps[-1].node) if returned else unit.region.results)
         names = tuple(identifier(self._flow.wish(self._flow.root(value))) for value in unit.region.results)
+        if len(result) == 1 and result[0].untyped:
+            names = (self._annotated(unit.region.results[0]),)
         if len(result) == 1 and result[0].stem and self._overlong(text, 0):
             name = self._local.fresh(names[0])
             lines.append(Line(f"{name} = {result[0].stem}"))
-            result = (replace(result[0], text=name + result[0].text.removeprefix(result[0].stem)),)
+            result = (result[0].renamed(name),)
         start = [Line(text) for text in self._sizes.prologue()]
         parameters = tuple(self._variables[value.name] for value in unit.arguments)
-        extras, sizes = tuple(self._sizes.extras.items()), tuple(self._sizes.attributes.items())
+        extras, sizes = self._sizes.asked(), tuple(self._sizes.attributes.items())
         return Body(parameters, extras, sizes, (*start, *lines), result, names)
 
     def _returned(self) -> tuple[Expr, ...] | None:
@@ -125,7 +130,15 @@ class _Writer:
         root, last = self._flow.root(results[0]), self._steps[-1].node
         if isinstance(last.op, Repeat) or last.outputs != (root,) or self._flow.uses[root.name] != 1:
             return None
-        return (self._of_node(last),)
+        x = self._of_node(last)
+        # `x = x + f(x)` and `return x` where checkers know the type of x, but not of what f returns.
+        return None if x.untyped and self._variables[root.name] in self._declared else (x,)
+
+    def _annotated(self, value: Value) -> str:
+        """Return a variable to declare a result of unknown type with: its own where it is not in use yet."""
+        name = self._variables.get(self._flow.root(value).name, "out")
+        own = self._flow.root(value).name in self._variables and name not in self._declared
+        return name if own else self._local.fresh("out")
 
     def _limits(self, limits: Sequence[tuple[str, Dim]]) -> list[Line]:
         lines: list[Line] = []
@@ -144,14 +157,12 @@ class _Writer:
         if x.number:
             x = tensor(x, node.output.type, self._sizes)
         names = [self._variables[value.name] for value in node.outputs]
-        if x.untyped:
-            self._untyped.update(names)
+        self._declare(names, x.untyped)
         text = f"{', '.join(names)} = {x.text}"
         self._measure(text, 0, self._flow.reads(node))
         comment = self._shape_comment(node.outputs, names)
         if x.stem and self._overlong(text, 0):
-            rest = x.text.removeprefix(x.stem)
-            return [Line(f"{names[0]} = {x.stem}"), Line(f"{names[0]} = {names[0]}{rest}", 0, comment)]
+            return [Line(f"{names[0]} = {x.stem}"), Line(f"{names[0]} = {x.renamed(names[0]).text}", 0, comment)]
         return [Line(text, 0, comment)]
 
     def _stored(self, node: Node) -> Expr:
@@ -159,50 +170,34 @@ class _Writer:
         kept = self._kept.get(node.output.name)
         if kept is None:
             return self._of_node(node)
-        if isinstance(self._callee(node), Inline):
+        if isinstance(self._flow.callee(node), Inline):
             return self._of_node(node, kept)
-        return permuted(self._of_node(node), kept)
-
-    def _orders(self) -> dict[str, tuple[int, ...]]:
-        """Return the variables that keep their axes in another order than the graph, which spares transpositions.
-
-        Attention in PyTorch wants and gives heads before positions: what is only computed for it is kept so.
-        """
-        kept: dict[str, tuple[int, ...]] = {}
-        stored = {step.node.outputs[0].name for step in self._steps if not isinstance(step.node.op, Repeat)}
-        for node in self._unit.region.nodes:
-            callee = self._callee(node)
-            if not isinstance(callee, Inline) or not isinstance(node.op, Call):
-                continue
-            types = [value.type for value in node.inputs]
-            orders = wanted_orders(callee.kind, dict(callee.static), types)
-            for value, order in zip(node.inputs, orders, strict=True):
-                root = self._flow.root(value)
-                if order is not None and root.name in stored and self._flow.uses[root.name] == 1:
-                    kept.setdefault(root.name, tuple(value.type.names.index(name) for name in order))
-            made = made_order(callee.kind, dict(callee.static), types, node.output.type)
-            if node.output.name in stored:
-                kept[node.output.name] = tuple(node.output.type.names.index(name) for name in made)
-        return {name: order for name, order in kept.items() if order != tuple(range(len(order)))}
+        if isinstance(node.op, Binary | Where):
+            return self._of_node(node, to=formed(node.output.type, kept))
+        return permuted(self._of_node(node), [axis for group in kept for axis in group])
 
     def _as_kept(self, value: Value) -> tuple[Expr, TensorType]:
-        """Return how a value is read in the order its variable keeps, and its type in that order."""
+        """Return how a value is read in the form its variable keeps, and its type in that form."""
         root = self._flow.root(value)
         kept = self._kept.get(root.name)
         if kept is None or root.name not in self._variables:
             return self._tensor(value), value.type
         name = self._variables[root.name]
-        return Expr(name, untyped=name in self._untyped), _reordered(value.type, kept)
-
-    def _callee(self, node: Node) -> Callee | None:
-        return self._unit.callees[self._flow.definition[node.outputs[0].name]]
+        return Expr(name, untyped=name in self._untyped), formed(value.type, kept)
 
     def _shape_comment(self, values: Sequence[Value], names: Sequence[str]) -> str:
         """Return the dimensions of what is assigned, empty where the variables had the same ones before."""
-        types = [_reordered(self._flow.shown(value), self._kept.get(value.name)) for value in values]
+        types = [formed(self._flow.shown(value), self._kept.get(value.name)) for value in values]
         known = all(self._dims.get(name) == type.names for name, type in zip(names, types, strict=True))
         self._dims.update({name: type.names for name, type in zip(names, types, strict=True)})
         return "" if known else ", ".join(f"[{', '.join(type.names)}]" for type in types)
+
+    def _declare(self, names: Sequence[str], untyped: bool) -> None:
+        """Note what type checkers think of variables: what they were first assigned decides."""
+        fresh = [name for name in names if name not in self._declared]
+        self._declared.update(fresh)
+        if untyped:
+            self._untyped.update(fresh)
 
     def _loop(self, node: Node, op: Repeat, loop: Loop) -> list[Line]:
         names = [self._variables[value.name] for value in node.outputs]
@@ -213,6 +208,8 @@ class _Writer:
             text = f"{', '.join(name for name, _ in late)} = {', '.join(start.text for _, start in late)}"
             self._measure(text, 0, node.inputs[: op.carried])
             lines.append(Line(text))
+            for name, start in late:
+                self._declare([name], start.untyped)
         index = self._local.fresh("i") if loop.sliced else "_"
         operands: list[Expr | str] = []
         for place, value in enumerate(node.inputs):
@@ -227,7 +224,6 @@ class _Writer:
             layer = self._local.fresh(body_name(op.instance))
             source = f"self.{loop.member.attribute}"
             head = f"for {index}, {layer} in enumerate({source}):" if loop.sliced else f"for {layer} in {source}:"
-            self._untyped.update(name for name, start in late if start.untyped)
         else:
             layer = loop.unit.name
             head = f"for {index} in range({self._sizes.dim(op.stack).text}):"
@@ -244,7 +240,7 @@ class _Writer:
         candidates: list[tuple[int, str]] = []
         for value in self._inner(values):
             node = self._flow.node(value)
-            if node is not None and leaves(self._flow, self._inside, [value]):
+            if node is not None and not isinstance(node.op, Constant):
                 candidates.append((len(self._value(value).text), value.name))
         if candidates:
             self.too_long.add(max(candidates)[1])
@@ -264,34 +260,73 @@ class _Writer:
         if root.name in self._variables:
             name = self._variables[root.name]
             x = Expr(name, untyped=name in self._untyped)
-            kept = self._kept.get(root.name)
-            return x if kept is None else permuted(x, [kept.index(axis) for axis in range(len(kept))])
+            return self._unformed(x, root)
         node = self._flow.node(root)
         if node is None:
             raise AssertionError(f"{root.name} is neither an argument nor computed")
         return self._of_node(node)
 
+    def _unformed(self, x: Expr, root: Value) -> Expr:
+        """Return the variable of `root` with the axes that the graph gives it."""
+        kept = self._kept.get(root.name)
+        if kept is None:
+            return x
+        order = [axis for group in kept for axis in group]
+        rank = len(kept)
+        for place in range(len(kept) - 1, -1, -1):
+            if len(kept[place]) > 1:
+                sizes = [self._sizes.dim(root.type.dims[axis]).text for axis in kept[place]]
+                x = unflattened(x, place, rank, sizes)
+                rank += len(sizes) - 1
+        return permuted(x, [order.index(axis) for axis in range(len(order))])
+
     def _tensor(self, value: Value) -> Expr:
         return tensor(self._value(value), value.type, self._sizes)
 
-    def _of_node(self, node: Node, order: Sequence[int] | None = None) -> Expr:
-        """Return the expression for the results of a node, `order` its axes if it is an intrinsic that has a choice."""
+    def _of_node(self, node: Node, form: Groups | None = None, to: TensorType | None = None) -> Expr:
+        """Return the expression for the results of a node, in `form` if it is an intrinsic that has a choice.
+
+        `to` is an elementwise node's type with its dimensions in the order that is wanted.
+        """
         op = node.op
         match op:
             case Repeat():
                 raise AssertionError("a loop is a statement")
             case Call():
-                return self._called(node, op, order)
+                return self._called(node, op, form)
             case Gather():
                 leading = self._flow.leading(node)
                 if leading is not None:
                     return self._leading(node, op, leading)
             case _:
                 pass
-        keeps_numbers = isinstance(op, Binary | Where | Cast) or (isinstance(op, Unary) and op.kind == "neg")
+        if isinstance(op, Binary | Where):
+            to = to or node.output.type
+            pairs = [self._broadcast(value, to) for value in node.inputs]
+            return lower(op, [x for x, _ in pairs], [type for _, type in pairs], to, self._sizes)
+        keeps_numbers = isinstance(op, Cast) or (isinstance(op, Unary) and op.kind == "neg")
         operands = [self._value(value) if keeps_numbers else self._tensor(value) for value in node.inputs]
         types = [value.type for value in node.inputs]
         return lower(op, operands, types, node.outputs[0].type, self._sizes)
+
+    def _broadcast(self, value: Value, to: TensorType) -> tuple[Expr, TensorType]:
+        """Return an operand of an elementwise node of type `to`, and its type, in a form that broadcasts well.
+
+        Elementwise expressions take the order of `to`'s dimensions; reductions keep the axes that `to` has.
+        """
+        root = self._flow.root(value)
+        node = self._flow.node(root)
+        if root.name in self._inside and node is not None and root.type.names == value.type.names:
+            if isinstance(node.op, Binary | Where):
+                type = value.type.with_dims(tuple(dim for dim in to.dims if value.type.has(dim.name)))
+                return self._of_node(node, to=type), type
+            if isinstance(node.op, Reduce) and node.inputs[0].type.names == to.names:
+                type = node.inputs[0].type
+                return reduced(node.op, self._tensor(node.inputs[0]), type, keep=True), type
+        kept = self._kept.get(root.name)
+        if kept is not None and root.name in self._variables and all(len(group) == 1 for group in kept):
+            return self._as_kept(value)
+        return self._value(value), value.type
 
     def _leading(self, node: Node, op: Gather, dim: Dim) -> Expr:
         """A table read at positions 0, 1, …: its first entries."""
@@ -299,12 +334,17 @@ class _Writer:
         x = arranged(self._tensor(node.inputs[0]), table.names, [op.dim, *(n for n in table.names if n != op.dim)])
         return x if table.dim(op.dim).size == dim.size else x.indexed(f":{self._sizes.dim(dim).text}")
 
-    def _called(self, node: Node, op: Call, order: Sequence[int] | None) -> Expr:
-        callee = self._callee(node)
+    def _called(self, node: Node, op: Call, form: Groups | None) -> Expr:
+        callee = self._flow.callee(node)
         if isinstance(callee, Inline | Leaf):
             kept = [self._as_kept(value) for value in node.inputs[: op.args]]
+            if isinstance(callee, Inline) or not callee.builtin.takes(kept[0][1]):
+                kept = [
+                    (x, type) if len(type.dims) == len(value.type.dims) else (self._tensor(value), value.type)
+                    for (x, type), value in zip(kept, node.inputs[: op.args], strict=True)
+                ]
             xs, types = [x for x, _ in kept], [type for _, type in kept]
-            to = _reordered(node.output.type, order)
+            to = formed(node.output.type, form)
             if isinstance(callee, Inline):
                 return intrinsic(callee.kind, dict(callee.static), xs, types, to, self._sizes.dim)
             return callee.builtin.applied(f"self.{callee.attribute}", xs[0], types[0], to, self._sizes.dim)
@@ -328,8 +368,12 @@ class _Writer:
         return texts
 
 
-def _reordered(type: TensorType, order: Sequence[int] | None) -> TensorType:
-    return type if order is None else type.with_dims(tuple(type.dims[axis] for axis in order))
+def _device(unit: Unit) -> str:
+    """Return where a module stands that gets no tensors: with a parameter of its own, or, for a whole model, here."""
+    owned = [member.attribute for member in unit.members if isinstance(member, Owned)]
+    if owned:
+        return f"self.{owned[0]}.device"
+    return 'torch.device("cpu")' if unit.form == "model" else ""
 
 
 def _attribute_names(unit: Unit) -> frozenset[str]:

@@ -33,7 +33,8 @@ class Expr:
     """An expression. `level` is how tightly it binds, as in Python's grammar.
 
     `number` marks a Python number rather than a tensor; `untyped` what a type checker sees as `Any`: the result of
-    calling a module, and methods of that. `stem` is where a chain of methods starts: `f(x)` of `f(x).sum().exp()`.
+    calling a module, and methods of that. `stem` is where a chain of methods starts and `frame` what
+    follows, with `{}` for the stem: `f(x)` and `{}.sum().exp()`.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Expr:
     number: bool = False
     untyped: bool = False
     stem: str = ""
+    frame: str = "{}"
 
     def at(self, level: int) -> str:
         """Return the text, in parentheses where it binds less tightly than `level`."""
@@ -55,8 +57,16 @@ class Expr:
         return self._followed(f"[{index}]")
 
     def _followed(self, suffix: str) -> Expr:
-        start = self.at(ATOM)
-        return Expr(start + suffix, untyped=self.untyped, stem=self.stem or start)
+        return self.framed(f"{self.frame}{suffix}" if self.stem else f"{{}}{suffix}", self.untyped)
+
+    def framed(self, frame: str, untyped: bool) -> Expr:
+        """Return this expression, or the stem of it, put into `frame`."""
+        stem = self.stem or self.at(ATOM)
+        return Expr(frame.replace("{}", stem), untyped=untyped, stem=stem, frame=frame)
+
+    def renamed(self, stem: str) -> Expr:
+        """Return the same chain on another stem."""
+        return replace(self, text=self.frame.replace("{}", stem), stem=stem)
 
 
 def call(function: str, *arguments: Expr | str) -> Expr:
@@ -69,13 +79,13 @@ def infix(left: Expr, operator: str, right: Expr, level: int) -> Expr:
     """Return `left operator right`; comparisons do not chain, everything else groups to the left."""
     first = left.at(level + 1 if level == COMPARE else level)
     text = f"{first} {operator} {right.at(level + 1)}"
-    return Expr(text, level, number=left.number and right.number, untyped=left.untyped)
+    return Expr(text, level, number=left.number and right.number, untyped=left.untyped or right.untyped)
 
 
 def prefix(operator: str, x: Expr) -> Expr:
     """Return `operator x` for `-` and `~`."""
     inner = x.at(UNARY + 1)
-    return replace(x, text=f"{operator}{inner}", level=UNARY)
+    return Expr(f"{operator}{inner}", UNARY, x.number, x.untyped)
 
 
 def number(value: float | int | bool) -> Expr:
@@ -159,7 +169,10 @@ def unflattened(x: Expr, axis: int, rank: int, sizes: Sequence[str]) -> Expr:
         return x
     arguments = f"{axis_text(axis, rank)}, {sequence(sizes)}"
     # The method has no types in PyTorch's stubs, the function has.
-    return x.method(f"unflatten({arguments})") if x.untyped else call("torch.unflatten", x, arguments)
+    if x.untyped:
+        return x.method(f"unflatten({arguments})")
+    frame = x.frame if x.stem else "{}"
+    return x.framed(f"torch.unflatten({frame}, {arguments})", False)
 
 
 def flattened(x: Expr, first: int, count: int, rank: int) -> Expr:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cgc.program import Program
-from cgc.target import Arrays, Artifact, text_artifact
+from cgc.target import Artifact, text_artifact
 from cgc_torch.source import emit
 from cgc_torch.weights import to_state
+
+if TYPE_CHECKING:
+    from cgc.target import Arrays
 
 
 def model_artifact(program: Program) -> Artifact:

@@ -27,7 +27,7 @@ def exploded(text: str, indent: str) -> list[str]:
     """Return `text` with the arguments of the call at its end (`= f(…)`, `-> T:` after it allowed) on own lines."""
     end = text.rfind(")")
     start = _opening(text, end)
-    if start < 0:
+    if start < 0 or not (text.endswith((")", "):")) or text.startswith("def ")):
         return [indent + text]
     arguments = split_arguments(text[start + 1 : end])
     inner = indent + "    "

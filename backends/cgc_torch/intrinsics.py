@@ -18,8 +18,11 @@ from cgc_torch.expressions import ATOM, Expr, arranged, call, flattened, unflatt
 
 DimText: TypeAlias = Callable[[Dim], Expr]
 
+Groups: TypeAlias = tuple[tuple[int, ...], ...]
+"""The axes of a value as a variable keeps them: each group of the value's axes is merged, row-major, into one."""
+
 BuiltinKind: TypeAlias = Literal["linear", "layer_norm", "rms_norm"]
-InlineKind: TypeAlias = Literal["softmax", "log_softmax", "gelu", "gelu_tanh", "silu", "relu", "attend"]
+InlineKind: TypeAlias = Literal["softmax", "log_softmax", "gelu", "gelu_tanh", "silu", "relu", "attend", "rope"]
 
 _BUILTINS: dict[tuple[str, str], BuiltinKind] = {
     ("std/nn", "linear"): "linear",
@@ -34,6 +37,7 @@ _INLINES: dict[tuple[str, str], InlineKind] = {
     ("std/nn", "silu"): "silu",
     ("std/nn", "relu"): "relu",
     ("std/attention", "attend"): "attend",
+    ("std/positions", "rope"): "rope",
 }
 
 
@@ -78,8 +82,11 @@ class Builtin:
                 assert_never(self.kind)
 
     def applied(self, module: str, x: Expr, type: TensorType, result: TensorType, size: DimText) -> Expr:
-        """Return the module called on `x` of type `type`, as a value of type `result`."""
-        inner = [dim.name for dim in self.inner]
+        """Return the module called on `x` of type `type`, as a value of type `result`.
+
+        Dimensions that the module maps may be merged in `type` already (see `takes`).
+        """
+        inner = self._mapped(type)
         kept = [name for name in type.names if name not in inner]
         x = arranged(x, type.names, [*kept, *inner])
         if self.kind != "linear":
@@ -90,6 +97,18 @@ class Builtin:
         if len(self.outer) == 1:
             return y
         return unflattened(y, len(kept), len(kept) + 1, [size(dim).text for dim in self.outer])
+
+    def takes(self, type: TensorType) -> bool:
+        """Tell whether a value kept as `type` can be mapped as it is: merged dimensions are neighbours in `inner`."""
+        names = {part for name in self._mapped(type) for part in name.split("*")}
+        merged = [name for name in type.names if "*" in name]
+        return names == {dim.name for dim in self.inner} and all(name in self._mapped(type) for name in merged)
+
+    def _mapped(self, type: TensorType) -> list[str]:
+        """Return the dimensions of `type` that the module maps, in the order of `inner`."""
+        joined = "*".join(dim.name for dim in self.inner)
+        found = [name for name in type.names if f"*{name}*" in f"*{joined}*"]
+        return sorted(found, key=lambda name: f"*{joined}*".index(f"*{name}*"))
 
 
 def builtin(function: Function) -> Builtin | None:
@@ -157,6 +176,9 @@ def inline(function: Function, lookup: Callable[[str], Function]) -> tuple[Inlin
 def _fits(kind: InlineKind, static: dict[str, Static], function: Function) -> bool:
     if kind in ("softmax", "log_softmax"):
         return len(_dim_names(static, "axis")) == 1
+    if kind == "rope":
+        ends = _dim_names(static, "positions"), _dim_names(static, "head")
+        return all(len(names) == 1 for names in ends) and isinstance(static.get("base"), int | float)
     if kind == "attend":
         return _attend_dims([value.type for value in function.arguments], static) is not None
     return True
@@ -184,6 +206,13 @@ def inlined(
             return call(f"F.{kind}", operands[0], f"dim={-1 if axis == len(types[0].dims) - 1 else axis}")
         case "attend":
             return _attend(operands, types, static, to, size)
+        case "rope":
+            axis, base = types[0].axis(_dim_names(static, "positions")[0]), static["base"]
+            assert isinstance(base, int | float), "recognised by `inline`"
+            head = _dim_names(static, "head")
+            order = [*(name for name in types[0].names if name not in head), *head]
+            y = call("rope", arranged(operands[0], types[0].names, order), f"dim={axis}, base={float(base)!r}")
+            return arranged(y, order, to.names)
         case _:
             assert_never(kind)
 
@@ -257,10 +286,25 @@ def wanted_orders(
 
 def made_order(
     kind: InlineKind, static: dict[str, Static], types: Sequence[TensorType], to: TensorType
-) -> Sequence[str]:
-    """Return the order of axes in which the result comes by itself."""
+) -> list[tuple[str, ...]]:
+    """Return the axes in which the result comes by itself, those that come merged together."""
     dims = _attend_dims(types, static) if kind == "attend" else None
-    return to.names if dims is None or dims.group else [*dims.shared, dims.query, dims.value]
+    if dims is None:
+        return [(name,) for name in to.names]
+    lead, merged = _heads(dims)
+    return [*((name,) for name in lead), *([tuple(merged)] if merged else []), (dims.query,), (dims.value,)]
+
+
+def _heads(dims: _Attend) -> tuple[list[str], list[str]]:
+    """Return the leading axes of grouped attention, and those merged into one axis of heads; none if not grouped.
+
+    Multi-query attention has no axis of heads that q, k and v share: its groups alone are merged.
+    """
+    if not dims.group:
+        return list(dims.shared), []
+    alone = len(dims.shared) < 2
+    lead = dims.shared if alone else dims.shared[:-1]
+    return list(lead), list(dims.group if alone else (dims.shared[-1], *dims.group))
 
 
 def _grouped(
@@ -268,9 +312,7 @@ def _grouped(
 ) -> Expr:
     """Grouped queries: heads of q that share a head of k and v lie next to each other on one axis."""
     q, k, v = operands
-    lead, merged = list(dims.shared[:-1]), [*dims.shared[-1:], *dims.group]
-    if len(dims.shared) < 2:  # multi-query: the one head of keys and values needs an axis of its own
-        lead, merged = list(dims.shared), list(dims.group)
+    lead, merged = _heads(dims)
     q, names = _merged(q, types[0].names, merged)
     q = arranged(q, names, [*lead, merged[0], dims.query, dims.head])
     _, key_order, value_order = _orders(dims)
@@ -278,10 +320,13 @@ def _grouped(
     if merged[0] not in dims.shared:
         k, v = (x.method(f"unsqueeze({len(lead)})") for x in (k, v))
     y = call("F.scaled_dot_product_attention", q, k, v, "is_causal=True", "enable_gqa=True")
-    order = [name for name in to.names if name not in merged[1:]]
-    y = arranged(y, [*lead, merged[0], dims.query, dims.value], order)
-    y = unflattened(y, order.index(merged[0]), len(order), [size(types[0].dim(name)).text for name in merged])
-    apart = [part for name in order for part in (merged if name == merged[0] else [name])]
+    have = [*lead, "*".join(merged), dims.query, dims.value]
+    if to.names == tuple(have):
+        return y
+    order = [have[len(lead)] if name == merged[0] else name for name in to.names if name not in merged[1:]]
+    y = arranged(y, have, order)
+    y = unflattened(y, order.index(have[len(lead)]), len(order), [size(types[0].dim(name)).text for name in merged])
+    apart = [part for name in order for part in name.split("*")]
     return arranged(y, apart, to.names)
 
 

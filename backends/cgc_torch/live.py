@@ -13,18 +13,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cgc.program import Program
-from cgc.target import Arrays, Evaluator
 from cgc_torch.expressions import TORCH_DTYPES
 from cgc_torch.files import model_artifact, weights_artifact
 from cgc_torch.source import emit, model_class
 from cgc_torch.weights import from_state, to_state
+
+if TYPE_CHECKING:
+    from cgc.target import Arrays, Evaluator
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -148,4 +150,4 @@ def _evaluate(module: Callable[..., Any], program: Program, inputs: Arrays) -> A
     with torch.no_grad():
         result = module(*tensors.values())
     outputs: Mapping[str, Tensor] = result if isinstance(result, dict) else {program.graph.outputs[0]: result}
-    return {name: tensor.numpy() for name, tensor in outputs.items()}
+    return {name: tensor.detach().numpy() for name, tensor in outputs.items()}

@@ -175,7 +175,7 @@ def _binary(
         case "max" | "min":
             if a.number or b.number:
                 bound, x = (a, b) if a.number else (b, a)
-                return x.method(f"clamp({kind}={bound.text})")
+                return x.method(f"clamp({'min' if kind == 'max' else 'max'}={bound.text})")
             return call(f"torch.{kind}imum", a, b)
         case _:
             operator, level = _OPERATORS[kind]
@@ -198,18 +198,23 @@ def _cast(x: Expr, type: TensorType, op: Cast, sizes: Sizes) -> Expr:
 
 
 def _running(op: Reduce | Scan, x: Expr, type: TensorType) -> Expr:
-    rank = len(type.dims)
-    # PyTorch sums 32-bit integers in 64 bits.
+    if isinstance(op, Reduce):
+        return reduced(op, x, type)
     dtype = ", dtype=torch.int32" if type.dtype == "i32" else ""
-    if isinstance(op, Scan):
-        return x.method(f"cumsum(dim={axis_text(type.axis(op.over), rank)}{dtype})")
+    return x.method(f"cumsum(dim={axis_text(type.axis(op.over), len(type.dims))}{dtype})")
+
+
+def reduced(op: Reduce, x: Expr, type: TensorType, keep: bool = False) -> Expr:
+    """Return `x` reduced, with its axes kept at size one if `keep`."""
     if not op.over:
         return x
     axes = sorted(type.axis(name) for name in op.over)
     method = {"sum": "sum", "mean": "mean", "max": "amax", "min": "amin"}[op.kind]
-    where = "" if len(axes) == rank else f"dim={axes_text(axes, rank)}"
-    dtype = dtype if op.kind == "sum" else ""
-    return x.method(f"{method}({where}{dtype if where else dtype.removeprefix(', ')})")
+    arguments = [] if len(axes) == len(type.dims) and not keep else [f"dim={axes_text(axes, len(type.dims))}"]
+    arguments += ["keepdim=True"] if keep else []
+    # PyTorch sums 32-bit integers in 64 bits.
+    arguments += ["dtype=torch.int32"] if type.dtype == "i32" and op.kind == "sum" else []
+    return x.method(f"{method}({', '.join(arguments)})")
 
 
 def _moved(
@@ -250,7 +255,7 @@ def _sliced(op: Slice, x: Expr, type: TensorType, sizes: Sizes) -> Expr:
         return x
     end = add(op.start, op.into.size)
     second_half = op.start == op.into.size and end == whole.size
-    start = "" if op.start == 0 else (sizes.dim(op.into) if second_half else sizes.size(op.start)).text
+    start = "" if op.start == 0 else (sizes.dim(op.into) if second_half else sizes.offset(op.start)).text
     stop = "" if end == whole.size else (sizes.dim(op.into) if not start else sizes.size(end)).text
     return sliced(x, type.axis(op.dim), len(type.dims), slice_text(start, stop))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Function, Graph, Init, Node, Region, Static, Value, walk
@@ -92,21 +92,24 @@ class Loop:
 Callee: TypeAlias = Leaf | Child | Inline | Plain | Loop
 
 
+UnitForm: TypeAlias = Literal["model", "block", "loop", "function"]
+"""The model's class, a block's, the class of a loop's body, or a plain function."""
+
+
 @dataclass(frozen=True, eq=False)
 class Unit:
     """One class (`members` may be set) or function of the emitted file.
 
     `arguments` are the region's arguments that a caller passes; `attributes` gives those that are parameters of the
     module by value name; `callees` says for each node of the region what it calls, None for a primitive; `scope` are
-    the names of all values of the function that the region stands in; `blocks` gives the
-    blocks of the functions it calls.
+    the names of all values of the function that the region stands in; `blocks` gives the blocks of the functions that
+    it calls.
     """
 
     name: str
     title: str
     doc: str
-    is_class: bool
-    is_loop: bool
+    form: UnitForm
     region: Region
     arguments: tuple[Value, ...]
     members: tuple[Member, ...]
@@ -114,6 +117,11 @@ class Unit:
     callees: tuple[Callee | None, ...]
     scope: frozenset[str]
     blocks: Mapping[str, str]
+
+    @property
+    def is_class(self) -> bool:
+        """Whether the unit is a module; else it is a function."""
+        return self.form != "function"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +157,7 @@ class _Head:
     name: str
     title: str
     doc: str
-    is_class: bool
-    is_loop: bool
+    form: UnitForm
     scope: frozenset[str]
 
 
@@ -168,7 +175,8 @@ class _Planner:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._functions: dict[str, Function] = {function.name: function for function in graph.functions}
-        self._names = Namespace(MODULE_NAMES)
+        helpers = {f.block for f in graph.functions if f.library == "std/positions" and f.block == "rope"}
+        self._names = Namespace(MODULE_NAMES | helpers)
         self._units: list[Unit] = []
         self._known: dict[tuple[str, tuple[Init, ...]], Unit] = {}
 
@@ -176,7 +184,7 @@ class _Planner:
         name = self._names.fresh(class_name(program.family or program.name))
         held = [_Held(param.value, param.name, param.init) for param in self._graph.params]
         region = self._graph.body
-        self._unit(_Head(name, program.name, program.doc, True, False, _value_names(region)), region, held)
+        self._unit(_Head(name, program.name, program.doc, "model", _value_names(region)), region, held)
         return Layout(tuple(self._units))
 
     def _unit(self, head: _Head, region: Region, held: Sequence[_Held]) -> Unit:
@@ -200,8 +208,7 @@ class _Planner:
             head.name,
             head.title,
             head.doc,
-            head.is_class,
-            head.is_loop,
+            head.form,
             region,
             arguments,
             tuple(members.values()),
@@ -273,7 +280,7 @@ class _Planner:
             _Held(arguments[param.value.name], param.path.removeprefix(f"{op.instance}."), param.init) for param in held
         ]
         name = self._names.fresh(class_name(body_name(op.instance)), "")
-        unit = self._unit(_Head(name, op.instance, "", True, True, scope), op.body, below)
+        unit = self._unit(_Head(name, op.instance, "", "loop", scope), op.body, below)
         return Layers(attribute, op.instance, unit, op.stack)
 
     def _block(self, function: Function, inits: tuple[Init, ...]) -> Unit:
@@ -284,7 +291,9 @@ class _Planner:
             name = self._names.fresh(wish, "" if inits else "_")
             pairs = zip(function.params, inits, strict=True) if inits else ()
             held = [_Held(param.value, param.name, init) for param, init in pairs]
-            head = _Head(name, function.block, function.doc, bool(inits), False, _value_names(function.body))
+            head = _Head(
+                name, function.block, function.doc, "block" if inits else "function", _value_names(function.body)
+            )
             self._known[key] = self._unit(head, function.body, held)
         return self._known[key]
 
@@ -311,6 +320,6 @@ class _Planner:
                 if isinstance(member, Layers):
                     return Loop(member.unit, member, sliced)
                 name = self._names.fresh(body_name(instance))
-                return Loop(self._unit(_Head(name, instance, "", False, True, scope), body, ()), None, sliced)
+                return Loop(self._unit(_Head(name, instance, "", "function", scope), body, ()), None, sliced)
             case _:
                 return None

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Node, Region, Value
-from cgc.ir.ops import Binary, Call, Constant, Gather, Position, Reduce, Rename, Repeat, Unary, opcode
+from cgc.ir.ops import OPS, Binary, Call, Cast, Constant, Gather, Position, Reduce, Rename, Repeat, Unary, opcode
 from cgc.ir.types import TensorType
-from cgc_torch.modules import Loop, Unit
+from cgc_torch.modules import Callee, Child, Leaf, Loop, Unit
 from cgc_torch.names import Namespace, identifier
 
 _NOUNS = {
     "add": "total", "sub": "difference", "mul": "product", "div": "ratio", "pow": "power", "mod": "remainder",
-    "neg": "negative", "binary": "value", "unary": "value", "dot": "product", "gather": "entries", "where": "chosen",
-    "position": "positions", "concat": "joined", "split": "parts", "merge": "merged", "scan": "running",
-    "transpose": "turned", "slice": "part", "cast": "value",
+    "neg": "negative", "dot": "product", "gather": "entries", "where": "chosen",
+    "lt": "mask", "le": "mask", "gt": "mask", "ge": "mask", "eq": "mask", "ne": "mask", "and": "mask", "or": "mask",
+    "concat": "joined", "split": "parts", "merge": "merged", "scan": "running", "transpose": "turned", "slice": "part",
 }  # fmt: skip
+
+_OPCODES = frozenset(("top_k" if op.__name__ == "TopK" else op.__name__.lower()) for op in OPS)
 
 
 _DEEPEST = 5
@@ -77,11 +79,15 @@ class Flow:
         index = self.definition.get(value.name)
         return None if index is None else self._unit.region.nodes[index]
 
+    def callee(self, node: Node) -> Callee | None:
+        """Return what a live node calls, None for a primitive."""
+        return self._unit.callees[self.definition[node.outputs[0].name]]
+
     def wish(self, value: Value) -> str:
         """Return what to call a variable for the root value `value`: what the user called it, as far as they did."""
         if value.name in self._wishes:
             return self._wishes[value.name]
-        return self._stem(value, self.node(value)) or _noun(self.node(value))
+        return self._stem(value, self.node(value)) or _noun(self, self.node(value))
 
     def anonymous(self, value: Value) -> bool:
         """Tell whether nobody gave the root value `value` a name."""
@@ -127,27 +133,33 @@ class Flow:
     def _stem(self, value: Value, node: Node | None) -> str:
         """Return the name without the number that made it unique; empty for a name the compiler chose."""
         numbered = re.fullmatch(r"(.+)_\d+", value.name)
-        stem = numbered[1] if numbered and numbered[1] in self._unit.scope else value.name
+        stem = numbered[1] if numbered and numbered[1] in self._unit.scope | _OPCODES else value.name
         if node is None:
             return stem
-        match node.op:
-            case Call(function=name, instance=instance):
-                # A call nobody named goes by its block; a named one is an instance of that name.
-                block = self._unit.blocks[name]
-                if re.fullmatch(rf"{re.escape(block)}(_\d+)?", instance):
-                    return ""
-                return instance if value.name == instance else stem
-            case Unary(kind=kind) | Binary(kind=kind) | Reduce(kind=kind):
-                return "" if stem in (opcode(node.op), kind) else stem
-            case _:
-                return "" if stem == opcode(node.op) else stem
+        if isinstance(node.op, Repeat):
+            # What goes around a loop is called what the body calls it.
+            return self._stem(node.op.body.arguments[node.outputs.index(value)], None)
+        if not isinstance(node.op, Call):
+            return "" if re.sub(r"(_\d+)+$", "", stem) in _OPCODES else stem
+        # A call nobody named goes by its block.
+        if stem == self._unit.blocks[node.op.function]:
+            return ""
+        owner = isinstance(self.callee(node), Leaf | Child)
+        return node.op.instance if owner and value.name == node.op.instance else stem
 
 
-def _noun(node: Node | None) -> str:
+def _noun(flow: Flow, node: Node | None) -> str:
+    """Return what to call the result of a node that nobody named."""
     if node is None:
         return "value"
     if isinstance(node.op, Call):
-        return node.op.instance
+        function = not isinstance(flow.callee(node), Leaf | Child)
+        alike = function and len(node.inputs) > 0 and node.inputs[0].type == node.outputs[0].type
+        return flow.wish(flow.root(node.inputs[0])) if alike else node.op.instance
+    if isinstance(node.op, Cast):
+        return _noun(flow, flow.node(flow.root(node.inputs[0])))
+    if isinstance(node.op, Position):
+        return f"{node.op.dim.name}_positions"
     kind = node.op.kind if isinstance(node.op, Unary | Binary | Reduce) else opcode(node.op)
     return _NOUNS.get(kind, kind)
 

@@ -77,7 +77,7 @@ class Sizes:
     """The sizes that one function or module reads, gathered while its code is written.
 
     In a module (`fields` given) fixed sizes are attributes set from the config; in a plain function they are read off
-    the arguments' shapes. Free sizes always are.
+    the arguments' shapes. Free sizes always are. `device` is where a module without tensor arguments stands.
     """
 
     def __init__(
@@ -86,15 +86,18 @@ class Sizes:
         local: Namespace,
         fields: ConfigFields | None = None,
         attributes: Namespace | None = None,
+        device: str = "",
     ) -> None:
         self._arguments = arguments
         self._local = local
         self._fields = fields
+        self._device = device
         self._attribute_names = attributes or Namespace()
         self.attributes: dict[str, str] = {}
         self._variables: dict[str, str] = {}
         self._sources: dict[str, _Source] = {}
         self._quotients: dict[str, str] = {}
+        self._parts: dict[int, str] = {}
         self.extras: dict[str, str] = {}
 
     def dim(self, dim: Dim) -> Expr:
@@ -118,6 +121,12 @@ class Sizes:
         text = " + ".join(term.at(SUM) for term in terms).replace("+ -", "- ")
         return Expr(text, SUM if len(terms) > 1 else terms[0].level, number=True)
 
+    def offset(self, size: Size) -> Expr:
+        """Return where a slice starts: the part that came before it by name, where there is one of that size."""
+        if isinstance(size, int) and size in self._parts:
+            return Expr(self._parts[size], number=True)
+        return self.size(size)
+
     def symbol(self, name: str) -> Expr:
         """Return the variable that holds the free size `name`; one the caller has to pass where no argument has it."""
         if name not in self._variables:
@@ -134,9 +143,15 @@ class Sizes:
         """Return the device to create tensors on; one the caller has to pass where there is no tensor argument."""
         if self._arguments:
             return f"{self._arguments[0][0]}.device"
+        if self._device:
+            return self._device
         if "device" not in self.extras:
             self.extras["device"] = self._local.fresh("device")
         return self.extras["device"]
+
+    def asked(self) -> tuple[tuple[str, str], ...]:
+        """Return what the caller has to pass beside the arguments, and the variables that hold it; the device last."""
+        return tuple(sorted(self.extras.items(), key=lambda item: item[0] == "device"))
 
     def prologue(self) -> list[str]:
         """Return the statements that read the sizes off the arguments' shapes."""
@@ -184,6 +199,7 @@ class Sizes:
         text = f"{self._fixed(found).text} // {_ratio(found, dim.size)}"
         self._variables[dim.name] = self._local.fresh(identifier(dim.name))
         self._quotients[self._variables[dim.name]] = text
+        self._parts.setdefault(dim.size, self._variables[dim.name])
         return Expr(self._variables[dim.name], number=True)
 
     def _read(self, name: str, source: _Source) -> str:

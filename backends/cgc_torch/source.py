@@ -12,7 +12,7 @@ from cgc.version import VERSION
 from cgc_torch.body import Body, body
 from cgc_torch.expressions import TORCH_DTYPES, Expr, number
 from cgc_torch.formatting import docstring, plain, statement
-from cgc_torch.modules import Child, Layers, Layout, Leaf, Owned, Unit, plan
+from cgc_torch.modules import Child, Inline, Layers, Layout, Leaf, Owned, Unit, plan
 from cgc_torch.names import body_name
 from cgc_torch.sizes import ConfigFields
 
@@ -29,6 +29,21 @@ def truncated_normal_(tensor: Tensor, std: float) -> None:
     nn.init.trunc_normal_(tensor, std=std, a=-2 * std, b=2 * std)
 '''
 
+_ROPE = '''
+def rope(x: Tensor, dim: int, base: float) -> Tensor:
+    """Turn the two halves of the last axis against each other, by angles that grow with
+    the position along dim (rotary positions, Su et al. 2021, arXiv 2104.09864).
+    """
+    head = x.shape[-1]
+    pairs = torch.arange(head // 2, device=x.device)
+    positions = torch.arange(x.shape[dim], device=x.device).float()
+    angle = torch.outer(positions, 1.0 / torch.pow(base, (2 * pairs).float() / head))
+    angle = angle.reshape(len(positions), *[1] * (x.dim() - dim - 2), head // 2)
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+'''
+
 
 def emit(program: Program) -> str:
     """Return the source of a Python file that holds `program` as PyTorch modules and imports nothing of cgc.
@@ -37,12 +52,13 @@ def emit(program: Program) -> str:
     """
     layout = plan(program)
     fields = ConfigFields(program.graph, dict(program.arguments))
-    functions = frozenset(unit.name for unit in layout.units if not unit.is_class)
+    inline = {c.kind for unit in layout.units for c in unit.callees if isinstance(c, Inline)}
+    functions = frozenset([*(unit.name for unit in layout.units if not unit.is_class), *({"rope"} & inline)])
     bodies: dict[str, Body] = {}
     configured: set[str] = set()
     blocks: list[list[str]] = []
     for unit in layout.units:
-        root = unit is layout.root
+        root = unit.form == "model"
         limits = [(s.name, s.limit) for s in program.graph.symbols if s.limit is not None] if root else []
         bodies[unit.name] = body(unit, fields, functions, bodies, limits)
         outputs = program.graph.outputs if root else ()
@@ -51,6 +67,8 @@ def emit(program: Program) -> str:
     config = _config(program, fields)
     if any(isinstance(node.op, TopK) for unit in layout.units for node in unit.region.nodes):
         blocks.insert(0, _TOP_K.strip().splitlines())
+    if "rope" in inline:
+        blocks.insert(0, _ROPE.strip().splitlines())
     if any("truncated_normal_(" in line for block in blocks for line in block):
         blocks.insert(0, _TRUNCATED_NORMAL.strip().splitlines())
     parts = [part for part in (config, *blocks) if part]
@@ -139,7 +157,8 @@ class _UnitWriter:
     def _title(self) -> str:
         if self._root:
             return f"The model {self._unit.title}."
-        return f"The {'body of the loop' if self._unit.is_loop else 'block'} {self._unit.title}."
+        what = "The body of the loop" if self._unit.form == "loop" else "The block"
+        return f"{what} {self._unit.title}."
 
     def _mapping(self) -> str:
         unit = self._unit
@@ -161,8 +180,13 @@ class _UnitWriter:
 
     def _statements(self, depth: int) -> list[str]:
         lines: list[str] = []
+        above = ""
         for line in self._code.lines:
-            lines += statement(line.text, depth + line.depth, line.comment)
+            made = statement(line.text, depth + line.depth, line.comment)
+            # A comment above a line that says what the one above said is left out.
+            comment = made[0].strip() if made[0].strip() == f"# {line.comment}" else ""
+            lines += made[1:] if comment and comment == above else made
+            above = comment
         for text in self._return():
             lines += statement(text, depth)
         return lines
