@@ -76,7 +76,10 @@ class Structure:
             inner = scope.inline(op.instance)
             return self._inline(scope, inner, body, node.inputs, args)
         if op.function not in self._emitted:
-            wanted = self._layouts[op.function]
+            wanted = [
+                (param.name, layout)
+                for param, layout in zip(function.params, self._layouts[function.name], strict=True)
+            ]
             self._emitted[op.function] = self._function(
                 function.name, body, wanted, _documentation(function), function.location
             )
@@ -112,7 +115,9 @@ class Structure:
                 carried = self.write(inner, op.body)
             return carried
         name = self._names.fresh(op.instance or "layer")
-        emitted = self._function(name, op.body, wanted, f"One layer of `{op.instance}`.", node.location)
+        paths = [parameter.path.removeprefix(f"{op.instance}.") for parameter in stacked]
+        doc = f"One layer of `{op.instance}`."
+        emitted = self._function(name, op.body, list(zip(paths, wanted, strict=True)), doc, node.location)
         arguments = op.body.arguments
         passed = [
             scope.shapes.transpose(x, value.type.names).name
@@ -139,14 +144,16 @@ class Structure:
         )
         return [scope.result(name, value.type.dims, value.type) for name, value in zip(names, outputs, strict=True)]
 
-    def _function(self, name: str, body: Region, wanted: Sequence[Layout], doc: str, location: Location) -> Emitted:
-        """Write `body`, whose last arguments are stored by `wanted`, as a function and return it."""
+    def _function(
+        self, name: str, body: Region, wanted: Sequence[tuple[str, Layout]], doc: str, location: Location
+    ) -> Emitted:
+        """Write `body`, whose last arguments are parameters with the paths and layouts `wanted`, as a function."""
         writer = Writer()
         tensors = len(body.arguments) - len(wanted)
         loose = [_argument(writer, value) for value in body.arguments[:tensors]]
         params = [
-            _fresh(writer, declare(value, layout))
-            for value, layout in zip(body.arguments[tensors:], wanted, strict=True)
+            _fresh(writer, declare(value, layout, path))
+            for value, (path, layout) in zip(body.arguments[tensors:], wanted, strict=True)
         ]
         shapes = Shapes(writer, loose, self.bound, top=False)
         scope = Scope(shapes)
@@ -168,7 +175,7 @@ class Structure:
         if location != NOWHERE:
             proto.metadata_props.add(key="source", value=str(location))
         self.functions.append(proto)
-        return Emitted(proto, tuple(wanted), tuple(shapes.missing))
+        return Emitted(proto, tuple(layout for _, layout in wanted), tuple(shapes.missing))
 
 
 def _calls(writer: Writer) -> list[str]:
@@ -187,7 +194,7 @@ def _argument(writer: Writer, value: Value) -> Tensor:
 
 def _fresh(writer: Writer, parameter: Parameter) -> Parameter:
     names = tuple(writer.fresh(name) for name in parameter.names)
-    return Parameter(names, parameter.loops, parameter.dims, parameter.dtype, parameter.layout)
+    return Parameter(parameter.path, names, parameter.loops, parameter.dims, parameter.dtype, parameter.layout)
 
 
 def _documentation(function: Function) -> str:

@@ -46,9 +46,10 @@ class WeightUse:
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """A parameter as a graph or function sees it: `names` are the ONNX tensors, one a combination of loop indices in
-    row-major order, each holding `dims` in the shape that `layout` says.
+    row-major order, each holding `dims` in the shape that `layout` says. `path` is its name there, without indices.
     """
 
+    path: str
     names: tuple[str, ...]
     loops: tuple[Dim, ...]
     dims: tuple[Dim, ...]
@@ -156,17 +157,20 @@ def static_size(dim: Dim) -> int:
     return evaluate(dim.size, {})
 
 
-def declare(value: Value, layout: Layout) -> Parameter:
-    """Return `value` as stored by `layout`, its tensors named by path with the loops' indices put in."""
+def declare(value: Value, layout: Layout, path: str = "") -> Parameter:
+    """Return `value` as stored by `layout`, its tensors named by `path` (its own name where that is empty) with the
+    loops' indices put in.
+    """
+    path = path or value.name
     loops, dims = value.type.dims[: len(layout.loops)], value.type.dims[len(layout.loops) :]
-    parts = value.name.split(".")
+    parts = path.split(".")
     names = []
     for indices in cartesian(*(range(static_size(dim)) for dim in loops)):
-        path = list(parts)
+        indexed = list(parts)
         for place, index in reversed(list(zip(layout.loops, indices, strict=True))):
-            path.insert(place, str(index))
-        names.append(".".join(path))
-    return Parameter(tuple(names), loops, dims, value.type.dtype, layout)
+            indexed.insert(place, str(index))
+        names.append(".".join(indexed))
+    return Parameter(path, tuple(names), loops, dims, value.type.dtype, layout)
 
 
 def step(parameter: Parameter, index: int) -> Parameter:
@@ -174,4 +178,4 @@ def step(parameter: Parameter, index: int) -> Parameter:
     count = len(parameter.names) // static_size(parameter.loops[0])
     layout = Layout(parameter.layout.loops[1:], parameter.layout.groups)
     names = parameter.names[index * count : (index + 1) * count]
-    return Parameter(names, parameter.loops[1:], parameter.dims, parameter.dtype, layout)
+    return Parameter(parameter.path, names, parameter.loops[1:], parameter.dims, parameter.dtype, layout)

@@ -86,7 +86,7 @@ class Scope:
             for index in indices:
                 x = self.slice_of(x, index)
             names.append(self._merged(x, Layout((), layout.groups)).name)
-        return Parameter(tuple(names), loops, dims, whole.dtype, layout)
+        return Parameter(value.name, tuple(names), loops, dims, whole.dtype, layout)
 
     def slice_of(self, x: Tensor, index: int) -> Tensor:
         """Return entry `index` of the first axis of `x`."""

@@ -49,7 +49,7 @@ BLOCK = function(
 def _layer(builder: Builder) -> Repeat:
     body = builder.region()
     x = body.value("x", X)
-    params = [body.value(f"attention.{param.name}", param.type) for param in BLOCK.params]
+    params = [body.value(f"attention_{param.name.replace('.', '_')}", param.type) for param in BLOCK.params]
     out = body.one(Call("block", "attention", 1), x, *params, wish="attention")
     result = body.one(Binary("add"), x, out, wish="x")
     return Repeat("h", LAYERS, 1, 0, body.finish((x, *params), (result,)))
@@ -94,6 +94,7 @@ def test_functions_are_the_users_blocks(tmp_path: Path) -> None:
     block, layer = file.functions[2:]
     assert [node.name for node in block.node] == ["q", "out"]
     assert [node.name for node in layer.node if node.domain] == ["attention"]
+    assert list(layer.input) == ["x", "attention.q.w", "attention.q.b", "attention.out.w"]
     assert "What block is for." in block.doc_string
 
 
@@ -142,7 +143,7 @@ WIDTH_2 = Dim("width_2", 6)
 def test_nested_repeats_name_both_indices(tmp_path: Path) -> None:
     def body(builder: Builder, inputs: Sequence[Value], params: Sequence[Value]) -> Sequence[Value]:
         outer = builder.region()
-        x, ws = outer.value("x", X), outer.value("g.w", tensor(INNER, WIDTH))
+        x, ws = outer.value("x", X), outer.value("h_g_w", tensor(INNER, WIDTH))
         inner = outer.region()
         z, w = inner.value("z", X), inner.value("w", tensor(WIDTH))
         loop = Repeat("g", INNER, 1, 0, inner.finish((z, w), (inner.one(Binary("add"), z, w),)))
@@ -152,6 +153,10 @@ def test_nested_repeats_name_both_indices(tmp_path: Path) -> None:
     program = build(body, {"x": X}, {"h.g.w": tensor(LAYERS, INNER, WIDTH)})
     file = check_file(program, tmp_path, weights=sample(params_of(program), {}, np.random.default_rng(0)))
     assert [tensor.name for tensor in file.graph.initializer][1:3] == ["h.0.g.1.w", "h.1.g.0.w"]
+    assert {function.name: list(function.input[1:]) for function in file.functions} == {
+        "h": ["g.0.w", "g.1.w"],
+        "g": ["w"],
+    }
     compare_at(program, 1)
 
 
