@@ -213,10 +213,11 @@ def variables(unit: Unit, flow: Flow, inside: set[str], steps: Sequence[Statemen
         for name in read:
             last[name] = max(last.get(name, -1), index)
     names: dict[str, str] = {}
-    holder: dict[str, str] = {}
+    latest: dict[str, Value] = {}
     for value in unit.arguments:
-        names[value.name] = taken.fresh(identifier(flow.wish(value)))
-        holder[names[value.name]] = value.name
+        wish = identifier(flow.wish(value))
+        names[value.name] = taken.fresh(wish)
+        latest[wish] = value
     for index, step in enumerate(steps):
         free = _reusable(flow, step, reads[index], unit.callees[step.index], last, index)
         for position, value in enumerate(step.node.outputs):
@@ -224,11 +225,10 @@ def variables(unit: Unit, flow: Flow, inside: set[str], steps: Sequence[Statemen
                 names[value.name] = "_"
                 continue
             wish = identifier(flow.wish(value))
-            held = holder.get(wish)
-            if held is None or not free(held, position):
-                wish = taken.fresh(wish)
-            names[value.name] = wish
-            holder[wish] = value.name
+            held = latest.get(wish)
+            again = names[held.name] if held is not None and free(held.name, position) else None
+            names[value.name] = again or taken.fresh(wish)
+            latest[wish] = value
     return names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 
 from cgc.ir.dims import Dim
@@ -96,15 +97,14 @@ def _header(program: Program, layout: Layout) -> str:
 
 
 def _imports(text: str) -> str:
-    lines = ["import math"] if "math." in text else []
-    if "@dataclass" in text:
-        lines.append("from dataclasses import dataclass")
-    if "cast(" in text:
-        lines.append("from typing import cast")
-    lines += ["", "import torch"] if "torch." in text else [""]
-    lines.append("from torch import Tensor, nn")
-    if "F." in text:
-        lines.append("from torch.nn import functional as F")
+    """Return the import lines that the code `text` needs; words in its comments and docstrings do not count."""
+    used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    lines = ["import math"] if "math" in used else []
+    lines += ["from dataclasses import dataclass"] if "dataclass" in used else []
+    lines += ["from typing import cast"] if "cast" in used else []
+    lines += ["", "import torch"] if "torch" in used else [""]
+    lines += ["from torch import Tensor, nn"]
+    lines += ["from torch.nn import functional as F"] if "F" in used else []
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
