@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cgc.diagnostics import Label
 from cgc.elaborate import static
 from cgc.elaborate.values import Fault, Number, Operand
-from cgc.ir.dims import Dim, Size
+from cgc.ir.dims import Dim, Size, product
 from cgc.ir.graph import Value
 from cgc.ir.ops import (
     REDUCE_KINDS,
@@ -188,8 +188,18 @@ def _split(context: Context, args: Arguments, wish: str) -> tuple[Operand, ...]:
     x = context.tensor(args.positional[0])
     arrow = args.arrows[0]
     (source,) = _exactly(context, args, arrow.source, 1, "split(x, width -> heads head)")
-    op = Split(source.name, context.dims(arrow.target))
+    parts = context.dims(arrow.target)
+    _check_parts(arrow, source, parts)
+    op = Split(source.name, parts)
     return (context.add(op, x, place=args.call.location, wish=wish, places=(args.positional[0].location,)),)
+
+
+def _check_parts(arrow: tree.ArrowArgument, source: Dim, parts: tuple[Dim, ...]) -> None:
+    whole = product(tuple(part.size for part in parts))
+    if isinstance(whole, int) and isinstance(source.size, int) and whole != source.size:
+        names, sizes = (" * ".join(words) for words in zip(*((p.name, str(p.size)) for p in parts), strict=True))
+        message = f"`{source.name}` is {source.size}, but `{names}` is {sizes} = {whole}"
+        raise Fault("CG0204", message, Label(arrow.location), hint="the parts of a split multiply to the whole")
 
 
 def _exactly(
@@ -268,12 +278,13 @@ def _top_k(context: Context, args: Arguments, wish: str) -> tuple[Operand, ...]:
     place = args.call.location
     if isinstance(source.size, int) and isinstance(target.size, int) and target.size > source.size:
         raise Fault("CG0204", f"`{source.name}` has only {source.size} entries", Label(place))
+    op = TopK(source.name, target)
     try:
-        return context.frame.builder.add(
-            TopK(source.name, target), x, wish=wish or "top", path=context.path(wish), location=place
-        )
+        return context.frame.builder.add(op, x, wish=wish or "top", path=context.path(wish), location=place)
     except RuleViolation as violation:
-        raise context.violation(violation, (x,), place, (args.positional[0].location,)) from violation
+        raise context.violation(
+            TopK(source.name, target), violation, (x,), place, (args.positional[0].location,)
+        ) from violation
 
 
 PRIMITIVES: dict[str, Primitive] = {

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from cgc.diagnostics import Diagnostic, Diagnostics, InputError, Label
-from cgc.elaborate.expressions import suggest
+from cgc.elaborate.hints import suggest
 from cgc.elaborate.quantities import (
     ANY,
     BYTES,

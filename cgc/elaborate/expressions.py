@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import assert_never
 
-from cgc.diagnostics import Label, Location
+from cgc.diagnostics import NOWHERE, Label, Location
 from cgc.elaborate import static
 from cgc.elaborate.frames import Frame
+from cgc.elaborate.hints import dtype_hint, mend, near_dim, shown, size_words, suggest
 from cgc.elaborate.values import (
     Fault,
     Number,
@@ -26,7 +26,7 @@ from cgc.elaborate.values import (
 )
 from cgc.ir.dims import Dim, SymbolicSize
 from cgc.ir.graph import Value
-from cgc.ir.ops import Binary, BinaryKind, Cast, Constant, Gather, Op, Rename, Unary
+from cgc.ir.ops import Binary, BinaryKind, Cast, Constant, Gather, Op, Rename, Unary, Where
 from cgc.ir.rules import RuleViolation
 from cgc.ir.types import DType, is_float, is_integer
 from cgc.syntax import tree
@@ -85,20 +85,21 @@ class Context:
     def unknown_dim(self, name: tree.Name) -> Fault:
         """Return the fault that there is no such dimension."""
         known = [other for other in self.frame.scope.names() if isinstance(self.frame.scope.find(other), Pack | Number)]
-        return Fault(
-            "CG0201", f"there is no dimension `{name.text}` here", Label(name.location), hint=_suggest(name.text, known)
-        )
+        hint = near_dim(name.text, known)
+        return Fault("CG0201", f"there is no dimension `{name.text}` here", Label(name.location), hint=hint)
 
     def size(self, number: Number, place: Location) -> int | SymbolicSize:
         """Return a number as the size of a dimension: whole, positive, not absurd."""
         size = as_size(number.value)
-        what = f"`{number.text}` is {_shown(number.value)}" if number.text else _shown(number.value)
+        what = f"`{number.text}` is {shown(number.value)}" if number.text else f"this is {shown(number.value)}"
+        given = self.frame.scope.place(number.text)
+        labels = (Label(place), *((Label(given, "given here"),) if given not in (NOWHERE, place) else ()))
         if size is None:
-            raise Fault("CG0205", f"a size is a whole number, but {what}", Label(place))
+            raise Fault("CG0205", f"a size is a whole number, but {what}", *labels)
         if isinstance(size, int) and size < 1:
-            raise Fault("CG0208", f"a size is at least 1, but {what}", Label(place))
+            raise Fault("CG0208", f"a size is at least 1, but {what}", *labels)
         if isinstance(size, int) and size > LARGEST_DIM:
-            raise Fault("CG0208", f"a dimension has at most 2^40 entries, but {what}", Label(place))
+            raise Fault("CG0208", f"a dimension has at most 2^40 entries, but {what}", *labels)
         return size
 
     # ---- evaluation
@@ -120,7 +121,8 @@ class Context:
         operand = self.operand(expression)
         if isinstance(operand, Value):
             text = "a number known at compile time is needed here, this is a tensor"
-            raise Fault("CG0403", text, Label(expression.location, f"has {describe(operand.type.dims)}"))
+            hint = "what an input or a parameter holds is only known when the model runs"
+            raise Fault("CG0403", text, Label(expression.location, f"has {describe(operand.type.dims)}"), hint=hint)
         return operand
 
     def operand(self, expression: tree.Expression, wish: str = "") -> Operand:
@@ -149,7 +151,9 @@ class Context:
                 results = self.call(self, expression, wish)
                 if len(results) != 1:
                     message = f"`{expression.callee.text}` gives {len(results)} values, one is needed here"
-                    raise Fault("CG0404", message, Label(expression.location), hint="write `a, b = …` first")
+                    names = ", ".join("abcdefgh"[: len(results)])
+                    hint = f"give each a name first: `{names} = {expression.callee.text}(…)`"
+                    raise Fault("CG0404", message, Label(expression.location), hint=hint)
                 return results[0]
             case _:
                 assert_never(expression)
@@ -181,7 +185,7 @@ class Context:
                     return Number(CONSTANTS[text], text)
                 names = [*self.frame.scope.names(), *CONSTANTS]
                 raise Fault(
-                    "CG0301", f"there is nothing called `{text}` here", Label(name.location), hint=_suggest(text, names)
+                    "CG0301", f"there is nothing called `{text}` here", Label(name.location), hint=suggest(text, names)
                 )
 
     def add(self, op: Op, *inputs: Value, place: Location, wish: str = "", places: tuple[Location, ...] = ()) -> Value:
@@ -189,14 +193,19 @@ class Context:
         try:
             return self.frame.builder.one(op, *inputs, wish=wish, path=self.path(wish), location=place)
         except RuleViolation as violation:
-            raise self.violation(violation, inputs, place, places) from violation
+            raise self.violation(op, violation, inputs, place, places) from violation
 
     def path(self, wish: str) -> str:
         """Return the path of a value called `wish` here."""
         return ".".join(part for part in (self.frame.path, wish) if part)
 
     def violation(
-        self, violation: RuleViolation, inputs: tuple[Value, ...], place: Location, places: tuple[Location, ...]
+        self,
+        op: Op,
+        violation: RuleViolation,
+        inputs: tuple[Value, ...],
+        place: Location,
+        places: tuple[Location, ...],
     ) -> Fault:
         """Return a broken type rule as a fault with a label under each operand at fault."""
         labels = [
@@ -208,9 +217,12 @@ class Context:
         ]
         hint = ""
         if violation.rule == "missing-dim" and violation.operands:
-            hint = _suggest(violation.dim, list(inputs[violation.operands[0]].type.names))
-        if violation.rule == "duplicate-dim":
+            hint = suggest(violation.dim, list(inputs[violation.operands[0]].type.names))
+        if violation.rule == "duplicate-dim" and violation.dim:
             hint = f"rename one of the two first, as in `as [{violation.dim} -> {violation.dim}_2]`"
+        if violation.rule == "dtype":
+            condition = isinstance(op, Where) and violation.operands == (0,)
+            hint = dtype_hint([inputs[i].type for i in violation.operands if i < len(inputs)], condition)
         message = str(violation)
         return Fault(CODES[violation.rule], message, *(labels or [Label(place)]), hint=hint)
 
@@ -304,7 +316,7 @@ class Context:
                     Label(places[i], f"has {describe(a.type.dims)}"),
                     Label(places[j], f"has {describe(b.type.dims)}"),
                 )
-                raise Fault("CG0203", "these two tensors do not line up", *labels, hint=_mend(a, b))
+                raise Fault("CG0203", "these two tensors do not line up", *labels, hint=mend(a, b, self.limits))
 
     # ---- indexing and renaming
 
@@ -324,13 +336,17 @@ class Context:
             Label(expression.table.location, f"has {describe(table.type.dims, True)}"),
             Label(expression.index.location, f"counts {index.type.indexes or 'nothing in particular'}"),
         )
-        hint = "say which dimension is looked up: `table[index over dim]`"
-        of = index.type.indexes
+        of, first = index.type.indexes, table.type.names[0] if table.type.dims else "…"
+        table_text, index_text = expression_text(expression.table), expression_text(expression.index)
+        hint = f"say which one is looked up: `{table_text}[{index_text} over {first}]`"
         if of is None:
+            hint += f"; an input can be declared `: id of {first}`" if isinstance(expression.index, tree.Name) else ""
             raise Fault("CG0209", "it is not clear which dimension this index looks up", *labels, hint=hint)
         if table.type.has(of.name):
             if table.type.dim(of.name).size != of.size:
-                raise Fault("CG0204", f"the index runs to {of.size}, the table does not", *labels)
+                entries = size_words(table.type.dim(of.name).size)
+                text = f"the index counts up to {size_words(of.size)}, the table has {entries}"
+                raise Fault("CG0204", text, *labels)
             return of.name
         limit = self.limits.get(str(of.size))
         if limit is not None and table.type.has(limit.name) and table.type.dim(limit.name) == limit:
@@ -347,13 +363,16 @@ class Context:
                 source = self.dim(old)
             if len(source) != 1 or not value.type.has(source[0].name):
                 label = Label(expression.operand.location, f"has {describe(value.type.dims)}")
-                hint = _suggest(old.text, list(value.type.names))
+                hint = suggest(old.text, list(value.type.names))
                 raise Fault("CG0206", f"there is no `{old.text}` to rename", Label(old.location), label, hint=hint)
             names.append((source[0].name, self._new_name(new, source[0])))
         renamed = Rename(tuple(names))
         return self.add(
             renamed, value, place=expression.location, wish=wish or value.name, places=(expression.operand.location,)
         )
+
+    def _size_words(self, dim: Dim) -> str:
+        return "known at run time only" if str(dim.size) in self.limits else size_words(dim.size)
 
     def _new_name(self, name: tree.Name, source: Dim) -> str:
         """Return the dimension that a renaming leads to: a known one of the same size, or a new one."""
@@ -369,30 +388,7 @@ class Context:
             case _:
                 (known,) = self.dim(name)
         if known.size != source.size:
-            text = f"`{name.text}` is {known.size}, but `{source.name}` is {source.size}"
-            raise Fault("CG0204", text, Label(name.location), hint="a renamed dimension keeps its size")
+            sizes = [f"`{dim.name}` is {self._size_words(dim)}" for dim in (source, known)]
+            hint = "a renamed dimension keeps its size; choose another name"
+            raise Fault("CG0204", ", but ".join(sizes), Label(name.location), hint=hint)
         return known.name
-
-
-def _shown(value: Scalar) -> str:
-    return f"{value:g}" if isinstance(value, float) else f"{value}"
-
-
-def _suggest(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, sorted(set(known)), 1, 0.6)
-    return f"did you mean `{near[0]}`?" if near else ""
-
-
-suggest = _suggest
-
-
-def _mend(a: Value, b: Value) -> str:
-    """Return the smallest change that could make two tensors line up."""
-    left = [dim for dim in a.type.dims if not b.type.has(dim.name)]
-    right = [dim for dim in b.type.dims if not a.type.has(dim.name)]
-    if len(left) == 1 and len(right) == 1:
-        if left[0].size == right[0].size:
-            return f"if these are the same, rename one: `… as [{right[0].name} -> {left[0].name}]`"
-        return f"did you mean to project with `linear(…, {right[0].name} -> {left[0].name})`?"
-    names = " ".join(dim.name for dim in right)
-    return f"sum over `{names}`, or multiply every entry with every other by `dot(a, b)`"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from cgc.diagnostics import Diagnostic, Diagnostics, InputError, Label
 from cgc.elaborate.devices import read_devices
-from cgc.elaborate.items import read_mup, read_train, single
+from cgc.elaborate.items import head, read_mup, read_train, single
 from cgc.elaborate.layouts import read_checkpoint
-from cgc.elaborate.models import Built, ModelBuilder, build_instance, checked, is_closed, open_arguments
+from cgc.elaborate.models import Argument, Built, ModelBuilder, build_instance, checked, is_closed, open_arguments
 from cgc.elaborate.modules import Module, Modules
 from cgc.elaborate.standalone import check_standalone
-from cgc.elaborate.values import Number, Scalar
+from cgc.elaborate.values import Scalar
 from cgc.program import Device, Program
 from cgc.syntax import tree
 
@@ -67,14 +67,14 @@ class _FileCheck:
         self._overrides = overrides
         self._found = found
         self._used: set[int] = set()
+        self._instanced: set[str] = set()
 
     def run(self) -> Checked:
         """Elaborate everything in the file."""
         items = self._module.file.items
         models = [model for item in items if isinstance(item, tree.Instance) if (model := self._instance(item))]
-        instanced = {item.family.text for item in items if isinstance(item, tree.Instance)}
         for name, definition in self._module.models.items():
-            if name not in instanced:
+            if name not in self._instanced:
                 model = self._definition(name, definition)
                 if model is not None:
                     models.append(model)
@@ -97,14 +97,18 @@ class _FileCheck:
             return None
         builder, built = result
         self._built(builder, built)
+        if builder.walked:
+            self._instanced.add(item.family.text)
+        if built is None:
+            return None
         return _Model(item.name.text, item.family.text, located[0], checked(built), located[1].doc)
 
     def _definition(self, name: str, definition: tree.Definition) -> _Model | None:
         """A family of this file that nothing instantiates: compiled where it has all its sizes, else checked open."""
         builder = ModelBuilder(self._modules, self._module, definition, self._found)
         given = open_arguments(definition)
-        given.update({key: Number(value, key) for key, value in self._overrides.items()})
-        built = self._built(builder, builder.build(name, given, definition.name.location))
+        given.update({key: Argument(value) for key, value in self._overrides.items()})
+        built = self._built(builder, builder.build(name, given))
         closed = is_closed(definition) or set(open_arguments(definition)) <= set(self._overrides)
         if built is None or not closed:
             return None
@@ -146,5 +150,5 @@ class _FileCheck:
         if len(self._found):
             return
         for item in items:
-            text = f"`{item.keyword}` says how a model scales, but there is no model in this file"
-            self._found.add(Diagnostic("CG0406", text, (Label(item.location),)))
+            text = f"`{item.keyword}` says how a model scales, but there is no model with all its sizes in this file"
+            self._found.add(Diagnostic("CG0406", text, (Label(head(item)),), "add one, as `model name = family(…)`"))

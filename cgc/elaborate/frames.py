@@ -36,6 +36,10 @@ class Scope:
         """Return what `name` means in this very scope."""
         return self._bindings.get(name)
 
+    def local(self, name: str) -> Binding | None:
+        """Return what `name` means in this body or one around it: not in the caller of a block."""
+        return self._bindings.get(name) or (self._around.local(name) if self._around else None)
+
     def place(self, name: str) -> Location:
         """Return where `name` was given its meaning, in this scope or one around it."""
         if name in self._places:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, cast
 
 from cgc.diagnostics import Diagnostic, Diagnostics, Label, Location
-from cgc.elaborate.expressions import suggest
+from cgc.elaborate.hints import suggest
 from cgc.elaborate.quantities import (
     ANY,
     COUNT,
@@ -65,13 +65,13 @@ def single(items: Iterable[tree.Item], keyword: str, found: Diagnostics) -> tree
         if first is None:
             first = item
             continue
-        labels = (Label(_head(item), "again here"), Label(_head(first), "first here"))
+        labels = (Label(head(item), "again here"), Label(head(first), "first here"))
         hint = "a file has one; put its lines together, or the models into files of their own"
         found.add(Diagnostic("CG0506", f"there are two `{keyword}` items", labels, hint))
     return first
 
 
-def _head(item: tree.Settings) -> Location:
+def head(item: tree.Settings) -> Location:
     """Return the place of an item's first word."""
     place = item.location
     return Location(place.file, place.line, place.column, place.line, place.column + len(item.keyword))

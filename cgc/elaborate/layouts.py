@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from cgc.diagnostics import Diagnostic, Diagnostics, Label
-from cgc.elaborate.expressions import suggest
+from cgc.elaborate.hints import suggest
 from cgc.elaborate.values import Fault, describe
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Graph, Param, walk

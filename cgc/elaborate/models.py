@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from cgc.diagnostics import Diagnostic, Diagnostics, Label, Location
-from cgc.elaborate.calls import Blocks, declared_params, header_text
-from cgc.elaborate.expressions import Context, suggest
+from cgc.diagnostics import NOWHERE, Diagnostic, Diagnostics, Label, Location
+from cgc.elaborate.binding import check_quoted, header_text
+from cgc.elaborate.blame import blame_instance
+from cgc.elaborate.calls import Blocks, declared_params
+from cgc.elaborate.expressions import Context
 from cgc.elaborate.frames import Frame, Scope
+from cgc.elaborate.hints import quoted, suggest
 from cgc.elaborate.modules import Module, Modules
 from cgc.elaborate.statements import BodyWalk, walk_block
 from cgc.elaborate.values import POISON, Fault, Number, Pack, Poisoned, Scalar, Tensor, describe
@@ -31,11 +34,22 @@ class _Interface:
 
 
 @dataclass(frozen=True, slots=True)
+class Argument:
+    """What a model's header name is given, and where."""
+
+    value: Scalar
+    place: Location = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
 class Built:
     """A model at its sizes: the graph, and the sizes by header name."""
 
     graph: Graph
     arguments: tuple[tuple[str, Static], ...]
+
+
+NAMED = tree.TensorParameter | tree.ScalarParameter
 
 
 class ModelBuilder:
@@ -48,31 +62,46 @@ class ModelBuilder:
         self._found = found
         self._interface = _Interface()
         self._limits: dict[str, Dim | None] = {}
-        self.blocks = Blocks(modules, self._limits, walk_block)
+        self.blocks = Blocks(modules, self._limits, walk_block, Diagnostics())
+        self.walked = False
 
-    def build(self, name: str, given: Mapping[str, Number], place: Location) -> Built | None:
-        """Return the model, or None when faults were found. An open size is a symbolic Number."""
+    def build(self, name: str, given: Mapping[str, Argument], item: tree.Instance | None = None) -> Built | None:
+        """Return the model, or None when faults were found. An open size is a symbolic Number.
+
+        `item` is what asks for it, if anything does: faults that depend on sizes are shown there.
+        """
+        built = self._build(name, given, item)
+        for diagnostic in self.blocks.found.sorted():
+            if item is not None:
+                call = Label(item.family.location, item.family.text)
+                diagnostic = blame_instance(diagnostic, self._modules, call)
+            self._found.add(diagnostic)
+        return built
+
+    def _build(self, name: str, given: Mapping[str, Argument], item: tree.Instance | None) -> Built | None:
+        found = self.blocks.found
         names = Names()
         names.reserve(declared_params(self._definition.body))
         frame = Frame(Builder(names, self.blocks.functions.__getitem__), Scope())
-        before = len(self._found)
         try:
-            arguments = self._header(frame, given, place)
+            arguments = self._header(frame, given, item)
         except Fault as fault:
-            self._found.add(fault.diagnostic)
+            found.add(fault.diagnostic)
             return None
-        BodyWalk(self.blocks, self._owner, frame, self._found, self._declare).walk(self._definition.body)
-        if len(self._found) == before and not self._interface.outputs:
+        except Poisoned:
+            return None
+        self.walked = True
+        BodyWalk(self.blocks, self._owner, frame, found, self._declare).walk(self._definition.body)
+        if not len(found) and not self._interface.outputs:
             text = f"model `{self._definition.name.text}` has no output"
-            self._found.add(
-                Diagnostic("CG0407", text, (Label(self._definition.name.location),), "end it with `output name = …`")
-            )
-        if len(self._found) > before:
-            return None
-        return Built(self._graph(name, frame), arguments)
+            labels = (Label(self._definition.name.location),)
+            found.add(Diagnostic("CG0407", text, labels, "end it with `output name = …`"))
+        return None if len(found) else Built(self._graph(name, frame), arguments)
 
-    def _header(self, frame: Frame, given: Mapping[str, Number], place: Location) -> tuple[tuple[str, Static], ...]:
-        self._check_names(given, place)
+    def _header(
+        self, frame: Frame, given: Mapping[str, Argument], item: tree.Instance | None
+    ) -> tuple[tuple[str, Static], ...]:
+        self._check_names(given, item)
         arguments: list[tuple[str, Static]] = []
         for parameter in self._definition.header:
             match parameter:
@@ -80,37 +109,39 @@ class ModelBuilder:
                     pass
                 case _:
                     hint = "dimensions of inputs stand at the input, as in `input x[batch, width]`"
-                    raise Fault(
-                        "CG0405", "a model's header has names of sizes only", Label(parameter.location), hint=hint
-                    )
-            number = self._argument(frame, parameter, given, place)
-            frame.scope.bind(name.text, number, parameter.location)
+                    text = "a model's header has names of sizes only"
+                    raise Fault("CG0405", text, Label(parameter.location), hint=hint)
+            number, place = self._argument(frame, parameter, given)
+            frame.scope.bind(name.text, number, place)
             value = number.value
             arguments.append((name.text, value if isinstance(value, int | float | bool | str) else str(value)))
         return tuple(arguments)
 
-    def _check_names(self, given: Mapping[str, Number], place: Location) -> None:
-        header = self._definition.header
+    def _check_names(self, given: Mapping[str, Argument], item: tree.Instance | None) -> None:
+        """Check that an instance gives what the header asks for, and nothing else."""
+        header, name = self._definition.header, self._definition.name
+        place = name.location if item is None else item.family.location
         known = [p.name.text for p in header if isinstance(p, tree.TensorParameter | tree.ScalarParameter)]
-        for name_given in given:
+        needed = [p.name.text for p in header if isinstance(p, tree.TensorParameter) and p.name.text not in given]
+        for name_given, argument in given.items():
             if name_given not in known:
-                hint = suggest(name_given, known) or f"its header is `{header_text(self._definition)}`"
-                raise Fault("CG0402", f"`{self._definition.name.text}` has no `{name_given}`", Label(place), hint=hint)
+                hint = suggest(name_given, needed or known) or suggest(name_given, known)
+                hint = hint or (f"it needs {quoted(needed)}" if needed else f"it has {quoted(known)}")
+                at = place if argument.place == NOWHERE else argument.place
+                raise Fault("CG0402", f"`{name.text}` has no `{name_given}`", Label(at), hint=hint)
+        if needed:
+            hint = f"its header is `{header_text(self._definition)}`"
+            raise Fault("CG0401", f"`{name.text}` needs {quoted(needed)}", Label(place), hint=hint)
 
     def _argument(
-        self,
-        frame: Frame,
-        parameter: tree.TensorParameter | tree.ScalarParameter,
-        given: Mapping[str, Number],
-        place: Location,
-    ) -> Number:
+        self, frame: Frame, parameter: tree.TensorParameter | tree.ScalarParameter, given: Mapping[str, Argument]
+    ) -> tuple[Number, Location]:
+        """Return a part of the header, and where it got its value."""
         name = parameter.name.text
-        if name in given:
-            return Number(given[name].value, name)
-        if isinstance(parameter, tree.ScalarParameter):
-            return Number(self.blocks.context(self._owner, frame).number(parameter.default).value, name)
-        hint = f"its header is `{header_text(self._definition)}`"
-        raise Fault("CG0401", f"`{self._definition.name.text}` needs `{name}`", Label(place), hint=hint)
+        if isinstance(parameter, tree.TensorParameter) or name in given:
+            place = parameter.location if given[name].place == NOWHERE else given[name].place
+            return Number(given[name].value, name), place
+        return Number(self.blocks.context(self._owner, frame).number(parameter.default).value, name), parameter.location
 
     # ---- inputs and outputs
 
@@ -220,33 +251,35 @@ class ModelBuilder:
 
 def build_instance(
     modules: Modules, module: Module, item: tree.Instance, overrides: Mapping[str, Scalar], found: Diagnostics
-) -> tuple[ModelBuilder, Built] | None:
+) -> tuple[ModelBuilder, Built | None] | None:
     """Build `model name = family(…)`; `overrides` replace or add arguments."""
     located = modules.model(module, item.family.text)
     if located is None:
-        known = modules.model_names(module)
-        hint = suggest(item.family.text, known) or "families of the library need a `use`, as in `use std/gpt2`"
-        labels = (Label(item.family.location),)
-        found.add(Diagnostic("CG0302", f"there is no model `{item.family.text}`", labels, hint))
+        if not module.lacking:
+            known = modules.model_names(module)
+            hint = suggest(item.family.text, known) or "families of the library need a `use`, as in `use std/gpt2`"
+            labels = (Label(item.family.location),)
+            found.add(Diagnostic("CG0302", f"there is no model `{item.family.text}`", labels, hint))
         return None
     owner, definition = located
     builder = ModelBuilder(modules, owner, definition, found)
-    given = instance_arguments(builder.blocks, module, item, found)
+    given = instance_arguments(builder.blocks, module, definition, item, found)
     if given is None:
         return None
-    given.update({name: Number(value, name) for name, value in overrides.items()})
-    built = builder.build(item.name.text, given, item.location)
-    return None if built is None else (builder, built)
+    given.update({name: Argument(value) for name, value in overrides.items()})
+    built = builder.build(item.name.text, given, item)
+    return builder, built
 
 
 def instance_arguments(
-    blocks: Blocks, module: Module, item: tree.Instance, found: Diagnostics
-) -> dict[str, Number] | None:
+    blocks: Blocks, module: Module, definition: tree.Definition, item: tree.Instance, found: Diagnostics
+) -> dict[str, Argument] | None:
     """Evaluate the arguments of an instance; one may use those before it."""
     scope = Scope()
     context = blocks.context(module, Frame(Builder(Names(), blocks.functions.__getitem__), scope))
-    given: dict[str, Number] = {}
-    before = len(found)
+    header = {parameter.name.text: parameter for parameter in definition.header if isinstance(parameter, NAMED)}
+    given: dict[str, Argument] = {}
+    whole = True
     for argument in item.arguments:
         try:
             if not isinstance(argument, tree.KeywordArgument):
@@ -254,23 +287,26 @@ def instance_arguments(
                 raise Fault("CG0402", "arguments of a model are given by name", Label(argument.location), hint=hint)
             name = argument.name.text
             if name in given:
-                raise Fault("CG0402", f"`{name}` is given twice", Label(argument.location))
+                raise Fault("CG0402", f"`{name}` is given twice", Label(argument.location), hint="keep one of the two")
+            if name in header:
+                check_quoted(context, header[name], argument.value)
             number = context.number(argument.value)
-            given[name] = Number(number.value, name)
-            scope.bind(name, given[name], argument.location)
+            given[name] = Argument(number.value, argument.location)
+            scope.bind(name, Number(number.value, name), argument.location)
         except Fault as fault:
             found.add(fault.diagnostic)
+            whole = False
             if isinstance(argument, tree.KeywordArgument):
                 scope.bind(argument.name.text, POISON)
         except Poisoned:
-            continue
-    return given if len(found) == before else None
+            whole = False
+    return given if whole else None
 
 
-def open_arguments(definition: tree.Definition) -> dict[str, Number]:
+def open_arguments(definition: tree.Definition) -> dict[str, Argument]:
     """Return symbolic sizes for the parts of a model's header that have no default."""
     return {
-        parameter.name.text: Number(symbol(parameter.name.text), parameter.name.text)
+        parameter.name.text: Argument(symbol(parameter.name.text))
         for parameter in definition.header
         if isinstance(parameter, tree.TensorParameter)
     }

@@ -6,6 +6,7 @@ attention, positions and losses, which need no `use`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,6 +17,8 @@ from cgc.diagnostics import Diagnostic, Diagnostics, InputError, Label
 from cgc.syntax import tree
 from cgc.syntax.parser import parse, read_source
 
+DEEPEST_USE = 50
+"""Files that may use each other in a row."""
 PRELUDE = ("std/nn", "std/attention", "std/positions", "std/loss")
 
 
@@ -30,6 +33,19 @@ class Module:
     models: dict[str, tree.Definition] = field(default_factory=dict)
     checkpoints: dict[str, tree.Checkpoint] = field(default_factory=dict)
     uses: list[Module] = field(default_factory=list)
+    lacking: bool = False
+    """A file that it uses cannot be read: what it does not find may be there."""
+
+
+def _identity(path: Path) -> str:
+    """Return what makes a file the same file, however its path is spelled."""
+    return os.path.realpath(path)
+
+
+def _shown(path: Path) -> str:
+    """Return a path as messages name it, without detours such as `a/../`."""
+    plain = Path(os.path.normpath(path))
+    return (plain if _identity(plain) == _identity(path) else path).as_posix()
 
 
 def library_names() -> list[str]:
@@ -50,7 +66,7 @@ class Modules:
     def main(self, text: str, shown: str, folder: Path) -> Module:
         """Parse the text of the file being compiled and what it uses; errors as `parse`."""
         self.sources[shown] = text
-        self._loading.append(shown)
+        self._loading.append(_identity(folder / Path(shown).name))
         return self._enter(parse(text, shown), shown, "", folder)
 
     def _enter(self, file: tree.File, shown: str, library: str, folder: Path | None) -> Module:
@@ -65,7 +81,9 @@ class Modules:
                     module.checkpoints[item.name.text] = item
                 case tree.Use():
                     used = self._use(item, folder)
-                    if used is not None:
+                    if used is None:
+                        module.lacking = True
+                    else:
                         module.uses.append(used)
                 case _:
                     pass
@@ -79,6 +97,23 @@ class Modules:
                 Diagnostic("CG0303", f"{item.keyword} `{name}` is defined twice", labels, "rename one of them")
             )
         into.setdefault(name, item)
+        self._distinct(item)
+
+    def _distinct(self, item: tree.Definition) -> None:
+        """Check that no name stands twice in a header."""
+        first: dict[str, tree.Name] = {}
+        for parameter in item.header:
+            match parameter:
+                case tree.ArrowParameter(source=source, target=target):
+                    names: tuple[tree.Name, ...] = (source, target)
+                case _:
+                    names = (parameter.name,)
+            for name in names:
+                if name.text in first:
+                    labels = (Label(name.location, "again here"), Label(first[name.text].location, "first here"))
+                    text = f"`{name.text}` stands twice in the header of `{item.name.text}`"
+                    self.found.add(Diagnostic("CG0303", text, labels, "choose another name"))
+                first.setdefault(name.text, name)
 
     def _use(self, item: tree.Use, folder: Path | None) -> Module | None:
         if item.path.startswith("std/") and not item.quoted:
@@ -106,38 +141,45 @@ class Modules:
         return self._loaded[shown]
 
     def _file(self, path: Path, item: tree.Use) -> Module | None:
-        shown = path.as_posix()
-        if shown in self._loading:
-            chain = " → ".join([*self._loading[self._loading.index(shown) :], shown])
-            self.found.add(
-                Diagnostic(
-                    "CG0305",
-                    "files use each other in a circle",
-                    (Label(item.location, chain),),
-                    "move what both need into a third file",
-                )
-            )
+        key, shown = _identity(path), _shown(path)
+        if key in self._loading:
+            files_in_circle = [*self._loading[self._loading.index(key) :], key]
+            chain = " → ".join(f"`{Path(file).name}`" for file in files_in_circle)
+            circle = "files use each other in a circle" if len(files_in_circle) > 2 else "the file uses itself"
+            hint = "move what both need into a third file" if len(files_in_circle) > 2 else "leave this line out"
+            self.found.add(Diagnostic("CG0305", circle, (Label(item.location, chain),), hint))
             return None
-        if shown in self._loaded:
-            return self._loaded[shown]
-        self._loaded[shown] = None
-        self._loading.append(shown)
+        if key in self._loaded:
+            return self._loaded[key]
+        if len(self._loading) > DEEPEST_USE:
+            labels = (Label(item.location),)
+            self.found.add(Diagnostic("CG0902", f"more than {DEEPEST_USE} files use each other in a row", labels))
+            return None
+        self._loaded[key] = None
+        self._loading.append(key)
         try:
             text = read_source(path, shown)
             self.sources[shown] = text
-            self._loaded[shown] = self._enter(parse(text, shown), shown, "", path.parent)
+            self._loaded[key] = self._enter(parse(text, shown), shown, "", path.parent)
         except InputError as error:
             self._report(error, item)
         self._loading.pop()
-        return self._loaded[shown]
+        return self._loaded[key]
 
     def _report(self, error: InputError, item: tree.Use) -> None:
         for diagnostic in error.diagnostics:
-            if diagnostic.code == "CG0001":
-                hint = "a path without quotes is looked up beside this file, with `.cg` added; the library is `std/…`"
+            if diagnostic.code in ("CG0001", "CG0002", "CG0003"):
+                hint = ""
+                if not item.quoted:
+                    hint = "a path without quotes is a file beside this one, `.cg` added; the library is `std/…`"
                 self.found.add(Diagnostic("CG0304", diagnostic.message, (Label(item.location),), hint))
             else:
                 self.found.add(diagnostic)
+
+    def is_library(self, file: str) -> bool:
+        """Tell whether messages call a file of the standard library by this name."""
+        module = self._loaded.get(file)
+        return module is not None and bool(module.library)
 
     def prelude(self) -> list[Module]:
         """Return the files that every file can see."""

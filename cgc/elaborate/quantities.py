@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cgc.diagnostics import Diagnostic, Diagnostics, Label
-from cgc.elaborate.expressions import suggest
+from cgc.elaborate.hints import suggest
 from cgc.elaborate.values import Fault
 from cgc.syntax import tree
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from cgc.diagnostics import Diagnostic, Diagnostics, Label
 from cgc.elaborate.builtins import PRIMITIVES
 from cgc.elaborate.calls import Blocks, declared_params
-from cgc.elaborate.expressions import CONSTANTS, suggest
+from cgc.elaborate.expressions import CONSTANTS
 from cgc.elaborate.frames import Frame, Scope
+from cgc.elaborate.hints import suggest
 from cgc.elaborate.modules import Module, Modules
 from cgc.elaborate.statements import walk_block
 from cgc.elaborate.values import UNKNOWN, Number, Pack, Tensor
@@ -44,7 +45,7 @@ def _elaborate(
     tensors: list[tree.TensorParameter],
     found: Diagnostics,
 ) -> None:
-    blocks = Blocks(modules, {}, walk_block)
+    blocks = Blocks(modules, {}, walk_block, found)
     names = Names()
     names.reserve(declared_params(definition.body))
     outside = Scope()

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from typing import assert_never, cast
 
-from cgc.diagnostics import Diagnostics, Label
+from cgc.diagnostics import NOWHERE, Diagnostics, Label, Location
 from cgc.elaborate.builtins import sort_arguments
 from cgc.elaborate.calls import Blocks
-from cgc.elaborate.expressions import Context, suggest
+from cgc.elaborate.expressions import Context
 from cgc.elaborate.frames import Frame, Scope, stacked_type
+from cgc.elaborate.hints import quoted, suggest, to_carry
 from cgc.elaborate.modules import Module
 from cgc.elaborate.values import (
     POISON,
@@ -84,7 +85,7 @@ class BodyWalk:
                 names = (name,)
             case tree.RepeatStatement(body=body):
                 names = tuple(_assigned(body).values())
-            case tree.ReturnStatement():
+            case tree.ReturnStatement() if self._declare is None and self._frame.around is None:
                 raise Done(())
             case _:
                 return
@@ -103,20 +104,31 @@ class BodyWalk:
                 self._repeat(statement)
             case tree.ReturnStatement(values=values):
                 if self._declare is not None or self._frame.around is not None:
-                    text = "only the body of a block returns"
-                    hint = "a model gives its results by `output name = …`"
-                    raise Fault("CG0405", text, Label(statement.location), hint=hint)
+                    raise self._misplaced_return(statement)
                 raise Done(tuple(self._context.value(value) for value in values))
             case tree.InputStatement() | tree.OutputStatement():
                 if self._declare is None or self._frame.around is not None:
-                    word = "input" if isinstance(statement, tree.InputStatement) else "output"
-                    text = f"`{word}` stands in a model only"
-                    raise Fault("CG0405", text, Label(statement.location))
+                    raise self._misplaced_interface(statement)
                 self._declare(self._context, statement)
             case tree.IfStatement():
                 self._if(statement)
             case _:
                 assert_never(statement)
+
+    def _misplaced_return(self, statement: tree.ReturnStatement) -> Fault:
+        if self._frame.around is not None:
+            text, hint = "there is no `return` inside a loop", "give a name a value in the loop, and return it after"
+        else:
+            text, hint = "a model does not return", "its results leave by name: `output y = …`"
+        return Fault("CG0405", text, Label(statement.location), hint=hint)
+
+    def _misplaced_interface(self, statement: tree.InputStatement | tree.OutputStatement) -> Fault:
+        word = "input" if isinstance(statement, tree.InputStatement) else "output"
+        hint = "write it before or after the loop"
+        if self._declare is None:
+            hint = "a block takes what its header says" if word == "input" else "a block gives its result by `return …`"
+        text = f"`{word}` stands in the body of a model, outside of loops"
+        return Fault("CG0405", text, Label(statement.location), hint=hint)
 
     def _new_name(self, name: tree.Name, what: str) -> None:
         found = self._frame.scope.own(name.text)
@@ -135,7 +147,7 @@ class BodyWalk:
 
     def _indivisible(self, statement: tree.DimStatement, number: Number) -> Fault:
         name, value = statement.name.text, statement.value
-        hint = ""
+        labels, hint = [Label(value.location)], ""
         message = f"`{name}` would be {number.value:g}, which is not a whole number"
         if isinstance(value, tree.Operation) and value.operator == "/":
             left, right = self._context.number(value.left), self._context.number(value.right)
@@ -144,27 +156,39 @@ class BodyWalk:
                 lower = left.value // right.value * right.value
                 around = [size for size in (lower, lower + right.value) if size]
                 sizes = " or ".join(map(str, around))
-                hint = f"with {right.text or right.value} = {right.value}, {left.text or 'it'} can be {sizes}"
-        return Fault("CG0205", message, Label(value.location), hint=hint)
+                hint = f"{left.text or 'the first'} can be {sizes}"
+            names = (part.text for part in (value.left, value.right) if isinstance(part, tree.Name))
+            places = (self._frame.scope.place(part) for part in names)
+            labels += [Label(place) for place in places if place != NOWHERE]
+        return Fault("CG0205", message, *labels, hint=hint)
 
     def _param(self, statement: tree.ParamStatement) -> None:
         self._new_name(statement.name, "parameter")
         dims: list[Dim] = []
-        for dim in self._context.dims(statement.dims):
-            name = dim.name
-            while any(known.name == name for known in dims):
-                name += "'"
-            if not isinstance(dim.size, int) and self._runtime(dim):
-                text = f"a parameter's sizes are known at compile time, `{dim.name}` is not"
-                raise Fault("CG0211", text, Label(statement.location))
-            dims.append(Dim(name, dim.size))
+        for written in statement.dims:
+            for dim in self._context.dim(written):
+                if self._runtime(dim):
+                    raise self._unknown_size(dim, written)
+                name = dim.name
+                while any(known.name == name for known in dims):
+                    name += "'"
+                dims.append(Dim(name, dim.size))
         type_ = TensorType(tuple(dims))
         if isinstance(type_.count, int) and type_.count > LARGEST_TENSOR:
-            raise Fault("CG0208", "the parameter is too large", Label(statement.location))
+            text = f"`{statement.name.text}` would have more than 2^62 entries"
+            raise Fault("CG0208", text, Label(statement.name.location, describe(type_.dims, True)))
         init = self._init(statement.init)
         self._frame.instances.fresh(statement.name.text)
         value = self._frame.declare(statement.name.text, type_, init, statement.location)
         self._frame.scope.bind(statement.name.text, Tensor(value, self._frame), statement.name.location)
+
+    def _unknown_size(self, dim: Dim, written: tree.Name) -> Fault:
+        text = f"a parameter's sizes are known at compile time, `{dim.name}` is not"
+        limit = self._blocks.limits.get(str(dim.size))
+        hint = "give the parameter a size of the model's header"
+        if limit is not None:
+            hint = f"give it the limit, `{limit.name}`, and look rows up: `table[position({dim.name})]`"
+        return Fault("CG0211", text, Label(written.location), hint=hint)
 
     def _runtime(self, dim: Dim) -> bool:
         return not isinstance(dim.size, int) and bool(dim.size.symbols() & self._blocks.limits.keys())
@@ -176,7 +200,7 @@ class BodyWalk:
             raise Fault("CG0409", f"there is no initial distribution `{name}`", Label(call.callee.location), hint=hint)
         allowed = DISTRIBUTIONS[name]
         if args.positional or args.over or args.arrows or not args.keywords.keys() <= set(allowed):
-            usage = f"{name}({', '.join(f'{key}=…' for key in allowed)})"
+            usage = f"{name}({', '.join(f'{key}=0.02' for key in allowed[:1])})"
             raise Fault(
                 "CG0409", f"these are not the arguments of `{name}`", Label(call.location), hint=f"write `{usage}`"
             )
@@ -215,10 +239,12 @@ class BodyWalk:
             found = self._frame.scope.find(target.text)
             if isinstance(found, Pack) and self._frame.scope.own(target.text) is not None:
                 label = Label(self._frame.scope.place(target.text), "first here")
-                raise Fault("CG0303", f"`{target.text}` is a dimension", Label(target.location), label)
+                hint = "choose another name"
+                raise Fault("CG0303", f"`{target.text}` is a dimension", Label(target.location), label, hint=hint)
             if target.text in {declared.name for declared in self._frame.params}:
                 label = Label(self._frame.scope.place(target.text), "declared here")
-                raise Fault("CG0303", f"`{target.text}` is a parameter", Label(target.location), label)
+                hint = "choose another name for what is computed"
+                raise Fault("CG0303", f"`{target.text}` is a parameter", Label(target.location), label, hint=hint)
         if len(targets) == 1:
             wish = names[0]
             if isinstance(value, tree.Call) and isinstance(self._frame.scope.find(wish), Tensor):
@@ -233,19 +259,22 @@ class BodyWalk:
             raise Fault("CG0404", f"{len(targets)} names need a call that gives as many values", Label(value.location))
         results = self._context.call(self._context, value, "")
         if len(results) != len(targets):
-            text = f"`{value.callee.text}` gives {len(results)} values for {len(targets)} names"
-            raise Fault("CG0404", text, Label(statement.location))
+            given = "1 value" if len(results) == 1 else f"{len(results)} values"
+            text = f"`{value.callee.text}` gives {given}, here are {len(targets)} names"
+            raise Fault("CG0404", text, Label(targets[0].location.to(targets[-1].location)))
         for target, operand in zip(targets, results, strict=True):
             binding = operand if isinstance(operand, Number) else Tensor(operand, self._frame)
             self._frame.scope.bind(target.text, binding, target.location)
 
     def _if(self, statement: tree.IfStatement) -> None:
-        condition = self._context.number(statement.condition)
-        if isinstance(condition.value, Unknown):
+        condition = self._context.operand(statement.condition)
+        if isinstance(condition, Number) and isinstance(condition.value, Unknown):
             condition = Number(True)
-        if not isinstance(condition.value, bool):
-            text = "a condition is `true` or `false`, known at compile time"
-            raise Fault("CG0408", text, Label(statement.condition.location))
+        if not isinstance(condition, Number) or not isinstance(condition.value, bool):
+            what = f"is {condition.value}" if isinstance(condition, Number) else "is a tensor"
+            text = "the condition of an `if` is true or false at compile time"
+            hint = "compare numbers, as in `layers > 12`; between values, `where(condition, a, b)` chooses"
+            raise Fault("CG0408", text, Label(statement.condition.location, what), hint=hint)
         if condition.value:
             self.walk(statement.body)
         elif statement.otherwise is not None:
@@ -266,6 +295,9 @@ class BodyWalk:
         assigned = _assigned(statement.body)
         outer = self._frame
         inner = Frame(outer.builder.region(), Scope(around=outer.scope), self._context.path(name), outer)
+        for n, place in assigned.items():
+            if isinstance(outer.scope.local(n), Number):
+                raise self._number_in_loop(n, place)
         carried = [n for n in assigned if isinstance(outer.scope.find(n), Tensor)]
         starts = [self._uncounted(outer.use(cast(Tensor, outer.scope.find(n))), assigned[n]) for n in carried]
         arguments = [inner.builder.value(n, value.type) for n, value in zip(carried, starts, strict=True)]
@@ -276,7 +308,10 @@ class BodyWalk:
         walk.walk(statement.body)
         if len(self._found) > before or any(inner.scope.own(n) == POISON for n in carried):
             raise Poisoned
-        results = [walk._carry(n, start, assigned[n]) for n, start in zip(carried, starts, strict=True)]
+        began = [outer.scope.place(n) for n in carried]
+        results = [
+            walk._carry(assigned[n], *start) for n, start in zip(carried, zip(starts, began, strict=True), strict=True)
+        ]
         if not results:
             text = "the loop changes nothing outside it"
             hint = "give a name from outside a new value inside: `x = …`"
@@ -292,20 +327,27 @@ class BodyWalk:
             return value
         return self._context.add(Cast(value.type.dtype), value, place=place.location, wish=value.name)
 
-    def _carry(self, name: str, start: Value, place: tree.Name) -> Value:
+    def _number_in_loop(self, name: str, place: tree.Name) -> Fault:
+        labels = (Label(place.location, "changed here"), Label(self._frame.scope.place(name), "a number"))
+        hint = "a loop carries tensors: start with one, such as `0 * x`, or use another name inside"
+        return Fault("CG0210", f"a loop cannot change the number `{name}`", *labels, hint=hint)
+
+    def _carry(self, place: tree.Name, start: Value, began: Location) -> Value:
         """Return the value of `name` at the end of the loop's body, with its dimensions in the order of the start."""
+        name = place.text
         tensor = self._frame.scope.find(name)
         if not isinstance(tensor, Tensor):
-            raise Fault("CG0403", f"`{name}` is a tensor before the loop and a number after", Label(place.location))
+            text, hint = f"`{name}` is a tensor before the loop and not after a turn", "use another name inside"
+            raise Fault("CG0210", text, Label(place.location), Label(began, "a tensor"), hint=hint)
         value = self._uncounted(self._frame.use(tensor), place)
         if set(value.type.dims) == set(start.type.dims) and value.type.dtype == start.type.dtype:
             if value.type.dims == start.type.dims:
                 return value
             return self._context.add(Transpose(start.type.names), value, place=place.location, wish=name)
-        labels = (Label(place.location, f"{value.type.dtype}{describe(value.type.dims, True)} after one turn"),)
-        text = f"`{name}` starts the loop as {start.type.dtype}{describe(start.type.dims, True)}"
-        hint = "what a loop carries keeps its dimensions; end the turn with a projection back, or use another name"
-        raise Fault("CG0210", text, *labels, hint=hint)
+        labels = [Label(place.location, f"{value.type} after one turn")]
+        if began != NOWHERE:
+            labels.append(Label(began, f"{start.type} before"))
+        raise Fault("CG0210", f"the loop changes what `{name}` is", *labels, hint=to_carry(name, start, value))
 
     def _finish_repeat(
         self,
@@ -361,7 +403,23 @@ def walk_block(
     except Done as done:
         return done.results or None
     if not len(found):
-        text = f"block `{definition.name.text}` ends without a `return`"
-        fault = Fault("CG0404", text, Label(definition.name.location), hint="end it with `return …`")
-        found.add(fault.diagnostic)
+        found.add(_without_return(definition, frame).diagnostic)
     return None
+
+
+def _without_return(definition: tree.Definition, frame: Frame) -> Fault:
+    """Return the fault that a block ends without a result: for a text it was given, or for any."""
+    name, place = definition.name.text, Label(definition.name.location)
+    known: dict[str, list[str]] = {}
+    for statement in definition.body.statements:
+        match statement:
+            case tree.IfStatement(tree.Operation("==", tree.Name(header_name), tree.String(value))):
+                known.setdefault(header_name, []).append(value)
+            case _:
+                pass
+    for header_name, values in known.items():
+        given = frame.scope.find(header_name)
+        if isinstance(given, Number) and isinstance(given.value, str) and given.value not in values:
+            text = f'`{name}` knows no {header_name} "{given.value}"'
+            return Fault("CG0411", text, place, hint=suggest(given.value, values) or f"it knows {quoted(values)}")
+    return Fault("CG0404", f"block `{name}` ends without a `return`", place, hint="end it with `return …`")
