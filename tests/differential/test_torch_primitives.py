@@ -212,7 +212,8 @@ def test_index_shared_table_at_positions() -> None:
 def _loops() -> Program:
     """Two loops in each other: two values go around, one is shared, parameters are stacked once and twice."""
     names = Names()
-    builder = Builder(names, {}.__getitem__)
+    known: dict[str, Function] = {}
+    builder = Builder(names, known.__getitem__)
     x, shared = builder.value("x", tensor(SEQ, A)), builder.value("shared", tensor(A))
     w = builder.value("outer.w", tensor(LAYERS, A))
     inner_w = builder.value("outer.inner.w", tensor(LAYERS, ROUNDS, A))
