@@ -14,6 +14,8 @@ WIDEST = 120
 BEFORE = 24
 """Columns shown before the label of a clipped line."""
 TAB = 4
+MOST_CALLS = 6
+"""Blocks being expanded that are named; of more, the innermost and the outermost."""
 
 PLAIN, ERROR, BOLD, RULE, MARK, SECOND = "", "1;31", "1", "34", "31", "36"
 """Styles, as the parameters of ANSI's `m`."""
@@ -89,10 +91,14 @@ def _notes(diagnostic: Diagnostic, shown: list[Label]) -> Iterator[tuple[str, st
             yield "note", label.text + where
     if diagnostic.hint:
         yield "help", diagnostic.hint
-    for call in diagnostic.trace:
-        block = call.text if "(" in call.text else f"{call.text}(...)"
-        where = f" called at {_where(call.location)}" if call.location.file else ""
-        yield "note", f"in `{block}`{where}"
+    left_out = len(diagnostic.trace) - MOST_CALLS
+    for i, call in enumerate(diagnostic.trace):
+        if left_out > 0 and i == MOST_CALLS - 1:
+            yield "note", f"in {left_out + 1} calls more"
+        if left_out <= 0 or i < MOST_CALLS - 1 or i == len(diagnostic.trace) - 1:
+            block = call.text if "(" in call.text else f"{call.text}(...)"
+            where = f" called at {_where(call.location)}" if call.location.file else ""
+            yield "note", f"in `{block}`{where}"
 
 
 def _where(place: Location) -> str:

@@ -179,7 +179,10 @@ class Blocks:
             name = f"{instance}.{param.name}"
             params.append(frame.declare(name, param.type, param.init, param.location, param.stacked))
         if len(frame.params) > MOST_PARAMS:
-            raise Fault("CG0902", f"the model has more than {MOST_PARAMS} parameters", Label(expression.location))
+            hint = "write equal layers once, in a `repeat`"
+            raise Fault(
+                "CG0902", f"the model has more than {MOST_PARAMS} parameters", Label(expression.location), hint=hint
+            )
         return frame.builder.add(
             Call(function.name, instance, len(bound.tensors)),
             *bound.tensors.values(),

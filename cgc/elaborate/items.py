@@ -228,8 +228,9 @@ def _override(line: tree.Override, found: Diagnostics) -> tuple[Setting, ...]:
 def _one_of(value: tree.SettingValue, words: tuple[str, ...], name: str) -> str:
     if isinstance(value, tree.Name) and value.text in words:
         return value.text
-    near = suggest(value.text, list(words)) if isinstance(value, tree.Name) else ""
-    raise Fault("CG0502", f"`{name}` cannot be this", Label(value.location), hint=near or f"it is {listed(words)}")
+    written = f"`{value.text}`" if isinstance(value, tree.Name) else "this"
+    near = suggest(value.text, words) if isinstance(value, tree.Name) else ""
+    raise Fault("CG0502", f"`{name}` cannot be {written}", Label(value.location), hint=near or f"it is {listed(words)}")
 
 
 # ---- train

@@ -74,6 +74,7 @@ class ModelBuilder:
         for diagnostic in self.blocks.found.sorted():
             if item is not None:
                 call = Label(item.family.location, item.family.text)
+                diagnostic = _with_text(diagnostic, given)
                 diagnostic = blame_instance(diagnostic, self._modules, call)
             self._found.add(diagnostic)
         return built
@@ -126,7 +127,7 @@ class ModelBuilder:
         for name_given, argument in given.items():
             if name_given not in known:
                 hint = suggest(name_given, needed or known) or suggest(name_given, known)
-                hint = hint or (f"it needs {quoted(needed)}" if needed else f"it has {quoted(known)}")
+                hint = hint or (f"it still needs {quoted(needed)}" if needed else f"it has {quoted(known)}")
                 at = place if argument.place == NOWHERE else argument.place
                 raise Fault("CG0402", f"`{name.text}` has no `{name_given}`", Label(at), hint=hint)
         if needed:
@@ -161,9 +162,11 @@ class ModelBuilder:
             if isinstance(pattern, tree.Rest):
                 raise Fault("CG0405", "an input's dimensions are all named", Label(pattern.location))
             dims.append(self._input_dim(context, pattern))
-        for i, dim in enumerate(dims):
+        for i, (dim, pattern) in enumerate(zip(dims, statement.dims, strict=True)):
             if dim.name in {other.name for other in dims[:i]}:
-                raise Fault("CG0202", f"`{dim.name}` stands twice", Label(statement.location))
+                text = f"`{name.text}` would have `{dim.name}` twice"
+                hint = f"every axis has a name of its own; give one another size, as `dim {dim.name}_2 = {dim.name}`"
+                raise Fault("CG0202", text, Label(pattern.location), hint=hint)
         value = context.frame.builder.value(name.text, self._input_type(context, statement, tuple(dims)))
         self._interface.inputs.append(value)
         context.frame.scope.bind(name.text, Tensor(value, context.frame), name.location)
@@ -247,6 +250,15 @@ class ModelBuilder:
             tuple(self._interface.outputs),
             self._definition.location,
         )
+
+
+def _with_text(diagnostic: Diagnostic, given: Mapping[str, Argument]) -> Diagnostic:
+    """Return the fault that a text is unknown with the argument that gave it."""
+    if diagnostic.code != "CG0411":
+        return diagnostic
+    texts = (arg for arg in given.values() if isinstance(arg.value, str) and arg.place != NOWHERE)
+    labels = tuple(Label(arg.place) for arg in texts if f'"{arg.value}"' in diagnostic.message)
+    return replace(diagnostic, labels=(*diagnostic.labels, *labels))
 
 
 def build_instance(

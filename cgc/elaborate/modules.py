@@ -147,7 +147,8 @@ class Modules:
             chain = " → ".join(f"`{Path(file).name}`" for file in files_in_circle)
             circle = "files use each other in a circle" if len(files_in_circle) > 2 else "the file uses itself"
             hint = "move what both need into a third file" if len(files_in_circle) > 2 else "leave this line out"
-            self.found.add(Diagnostic("CG0305", circle, (Label(item.location, chain),), hint))
+            label = Label(item.location, chain if len(files_in_circle) > 2 else "")
+            self.found.add(Diagnostic("CG0305", circle, (label,), hint))
             return None
         if key in self._loaded:
             return self._loaded[key]

@@ -134,7 +134,8 @@ class BodyWalk:
         found = self._frame.scope.own(name.text)
         if found is not None and found != POISON:
             labels = (Label(name.location, "again here"), Label(self._frame.scope.place(name.text), "first here"))
-            raise Fault("CG0303", f"{what} `{name.text}`: the name is taken", *labels, hint="choose another name")
+            hint = f"choose another name for the {what}"
+            raise Fault("CG0303", f"the name `{name.text}` is taken", *labels, hint=hint)
 
     def _dim(self, statement: tree.DimStatement) -> None:
         self._new_name(statement.name, "dimension")

@@ -162,4 +162,4 @@ def apply(function: str, x: Scalar) -> Scalar:
     try:
         return bounded(FUNCTIONS[function](x))
     except (ValueError, OverflowError, ZeroDivisionError) as error:
-        raise CannotCompute(f"there is no {function}({x})") from error
+        raise CannotCompute(f"{function}({x:g}) is not a number") from error
