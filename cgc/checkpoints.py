@@ -45,7 +45,7 @@ class _Part:
         """Return the parameter's layer out of the hub tensor."""
         array = tensor.reshape(self.expanded)
         if self.star is not None:
-            array = array.take(self.place, axis=self.star)
+            array = array[(slice(None),) * self.star + (self.place,)]
         return array.transpose(self.order)
 
     def give(self, layer: Array) -> Array:
@@ -112,11 +112,17 @@ class _Weights(Mapping[str, Array]):
         self._params = params
 
     def __getitem__(self, name: str) -> Array:
-        param = self._params[name]
+        param, layers = self._params[name], self._sources[name]
+        if () in layers:
+            stored, part = layers[()]
+            return part.take(stored.read())
         array = np.empty(_sizes(param), np.float32)
-        for layer, (stored, part) in self._sources[name].items():
+        for layer, (stored, part) in layers.items():
             array[layer] = part.take(stored.read())
         return array
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._params
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._params)

@@ -20,7 +20,7 @@ def draw(graph: Graph, path: Path, depth: int) -> Path:
 
     Raises:
         UsageError: the file's ending is not one of `FORMATS`.
-        InputError: graphviz is not installed (CG0605), or the file cannot be written (CG0004).
+        InputError: graphviz is not installed (CG0005), or the file cannot be written (CG0004).
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"`{path.name}`: a picture ends in one of {', '.join(FORMATS)}")
@@ -45,7 +45,7 @@ def _render(source: str, suffix: str) -> bytes:
     except graphviz.ExecutableNotFound as error:
         hint = "install graphviz (Debian: `apt-get install graphviz`), or write a `.dot` file, which needs nothing"
         raise InputError(
-            [Diagnostic("CG0605", "the program `dot` of graphviz is not on the PATH", (), hint)]
+            [Diagnostic("CG0005", "the program `dot` of graphviz is not on the PATH", (), hint)]
         ) from error
     return drawn
 

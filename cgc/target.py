@@ -24,7 +24,7 @@ GROUP = "cgc.targets"
 
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
-    """What the user asked for. A target says so (`UnsupportedOption`) where it cannot honour a set option.
+    """What the user asked for. A target says so (TargetError) where it cannot honour one.
 
     `weights` maps parameter paths to arrays (stacked parameters with their leading loop dimensions), None for a
     graph without weights.

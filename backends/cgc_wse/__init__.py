@@ -1,0 +1,69 @@
+"""The target `wse-sim`: a model on a simulated wafer, as a report, a placement and a picture.
+
+`flatten` and `kernels` say what each block does, `job` what is run; `resident` and `streaming` are the two ways to run
+it and `mode` chooses; `sizing` and `placement` cut the wafer, `cost` counts cycles; `data`, `report` and `picture` show
+the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from cgc.target import Compilation, CompileOptions, Evaluator, TargetError, text_artifact
+
+if TYPE_CHECKING:
+    from cgc.program import Device, Program
+
+DEFAULT_DEVICE = "wse2"
+
+
+def find_device(program: Program, name: str | None) -> Device:
+    """Return the device called `name`: one of the program's own file, or one that `cgc.load_device` finds.
+
+    Without a name it is the only device of the program's file, or else the WSE-2.
+
+    Raises:
+        InputError: there is no such device, or its file has faults.
+    """
+    from cgc import load_device
+
+    if name is None and len(program.devices) == 1:
+        return program.devices[0]
+    own = {device.name: device for device in program.devices}
+    chosen = name or DEFAULT_DEVICE
+    return own[chosen] if chosen in own else load_device(chosen)
+
+
+class WaferTarget:
+    """Model to wafer."""
+
+    name = "wse-sim"
+    summary = "a simulated wafer: placement, picture and first-order cost"
+
+    def compile(self, program: Program, options: CompileOptions) -> Compilation:
+        """Return the report, `placement.json` and `placement.svg`.
+
+        Raises:
+            TargetError: the model fits on the device in no way (CG0601 to CG0603), or an option cannot be honoured
+                (CG0604 to CG0606).
+            InputError: the device cannot be read.
+        """
+        from cgc_wse.compilation import compile_for_wafer
+
+        if options.flat:
+            hint = "leave it out: blocks are what gets cores"
+            raise TargetError("CG0605", "`wse-sim` has no flat form", hint)
+        result = compile_for_wafer(program, find_device(program, options.device), options)
+        artifacts = (
+            text_artifact("placement.json", result.placement),
+            text_artifact("placement.svg", result.picture),
+        )
+        return Compilation(artifacts, result.report, result.data)
+
+    def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:  # noqa: ARG002
+        """Return none: this target says what a program costs, it does not run it."""
+        return ()
+
+
+TARGET = WaferTarget()

@@ -1,0 +1,153 @@
+"""Plans as JSON-able data: what `--format json` prints, and `placement.json` (`placement.schema.json` describes it)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cgc.program import Device, Program
+from cgc.version import VERSION
+from cgc_wse.cost import FORMULAS, Cycles, peak_flops
+from cgc_wse.kernels import Work
+from cgc_wse.mode import Lever
+from cgc_wse.plan import Figure, Placed, Plan
+
+FORMAT = "cgc-placement"
+FORMAT_VERSION = 1
+
+
+def placement_json(program: Program, plan: Plan) -> str:
+    """Return the text of `placement.json`: where every block is, on what device, for what job."""
+    data = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "cgc": VERSION,
+        "model": program.name,
+        "file": program.file,
+        "device": device_data(plan.device),
+        "mode": plan.mode,
+        "job": job_data(plan),
+        "seconds_per_step": plan.seconds,
+        "phases": [
+            {
+                "name": phase.name,
+                "runs": phase.runs,
+                "seconds": phase.seconds,
+                "blocks": [_placed_data(placed) for placed in phase.placed],
+            }
+            for phase in plan.phases
+        ],
+    }
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def _placed_data(placed: Placed) -> dict[str, Any]:
+    area, kernel = placed.area, placed.kernel
+    return {
+        "path": placed.path,
+        "layer": placed.layer,
+        "kind": kernel.kind,
+        "library": kernel.library,
+        "x": area.x,
+        "y": area.y,
+        "width": area.width,
+        "height": area.height,
+        "cores": area.cores,
+        "parameters": kernel.parameters,
+        "bytes": placed.bytes,
+        "cycles": cycles_data(placed.cycles),
+        "bound": placed.cycles.bound,
+    }
+
+
+def device_data(device: Device) -> dict[str, Any]:
+    """Return a device's figures; bytes, hertz, bytes per second and cycles."""
+    return {
+        "name": device.name,
+        "columns": device.columns,
+        "rows": device.rows,
+        "cores": device.cores,
+        "memory": device.memory,
+        "clock": device.clock,
+        "multiply_adds": device.multiply_adds,
+        "read": device.read,
+        "write": device.write,
+        "link": device.link,
+        "hop": device.hop,
+        "colors": device.colors,
+        "off_wafer": device.off_wafer,
+    }
+
+
+def job_data(plan: Plan) -> dict[str, Any]:
+    """Return what is run."""
+    job = plan.job
+    return {"purpose": job.purpose, "batch": job.batch, "seq": job.seq, "precision": job.precision}
+
+
+def cycles_data(cycles: Cycles) -> dict[str, float]:
+    """Return the cycles of a block for one sequence of a step."""
+    return {"total": cycles.total, "compute": cycles.compute, "sram": cycles.sram, "fabric": cycles.fabric}
+
+
+def plan_data(plan: Plan, flops: int) -> dict[str, Any]:
+    """Return a plan without its rectangles; `flops` are those of one step, for the utilization."""
+    limit = plan.bottleneck
+    return {
+        **job_data(plan),
+        "mode": plan.mode,
+        "reason": plan.reason,
+        "policy": plan.policy,
+        "tokens_per_step": plan.job.tokens,
+        "sequences_at_once": plan.at_once,
+        "flops_per_step": flops,
+        "seconds_per_step": plan.seconds,
+        "tokens_per_second": plan.tokens_per_second,
+        "utilization": flops / (plan.seconds * peak_flops(plan.device)),
+        "bottleneck": {"resource": limit.resource, "path": limit.path},
+        "memory": [_figure(figure) for figure in plan.memory],
+        "memory_total": plan.bytes,
+        "memory_capacity": plan.device.cores * plan.device.memory,
+        "time": [_figure(figure) for figure in plan.time],
+        "blocks": block_rows(plan),
+        "block_formulas": dict(FORMULAS),
+    }
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {"name": figure.name, "value": figure.value, "unit": figure.unit, "formula": figure.formula}
+
+
+def lever_data(levers: tuple[Lever, ...]) -> list[dict[str, Any]]:
+    """Return what doubling each figure of the device would do."""
+    return [{"double": lever.name, "speedup": lever.speedup, "mode": lever.mode} for lever in levers]
+
+
+def block_rows(plan: Plan) -> list[dict[str, Any]]:
+    """Return one row for each block of the model, the layers of a `repeat` together; cycles are the slowest layer's."""
+    rows: dict[tuple[str, str], list[Placed]] = {}
+    for phase in plan.phases:
+        for placed in phase.placed:
+            rows.setdefault((phase.name, placed.kernel.path), []).append(placed)
+    runs = {phase.name: phase.runs for phase in plan.phases}
+    return [_block_row(path, found, runs[name] * len(found)) for (name, path), found in rows.items()]
+
+
+def _block_row(path: str, found: list[Placed], layers: int) -> dict[str, Any]:
+    slowest = max(found, key=lambda placed: placed.cycles.total)
+    return {
+        "path": path,
+        "kind": slowest.kernel.kind,
+        "layers": layers,
+        "parameters": slowest.kernel.parameters * layers,
+        "cores_least": min(placed.area.cores for placed in found),
+        "cores_most": max(placed.area.cores for placed in found),
+        "work": _work_data(slowest.kernel.forward),
+        "cycles": cycles_data(slowest.cycles),
+        "bound": slowest.cycles.bound,
+    }
+
+
+def _work_data(work: Work) -> Mapping[str, int]:
+    return {"multiply_adds": work.macs, "other_operations": work.operations}

@@ -1,0 +1,106 @@
+"""What the planner decides, as plain data: rectangles, times, memory, each number with its formula."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from cgc.program import Device
+from cgc_wse.cost import Cycles, Resource
+from cgc_wse.job import Job
+from cgc_wse.kernels import Kernel
+from cgc_wse.placement import Rectangle
+
+Mode: TypeAlias = Literal["resident", "streaming"]
+Unit: TypeAlias = Literal["bytes", "seconds", "sequences", "stages", "passes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number on the report and where it comes from."""
+
+    name: str
+    value: float
+    unit: Unit
+    formula: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A kernel on its rectangle. `path` is the user's, with the index of the run where each run has its own cores.
+
+    `layer` names the run it stands in (`h.3`). `cycles` are for one sequence of a step; `bytes` is what the model
+    keeps in the rectangle.
+    """
+
+    path: str
+    layer: str
+    kernel: Kernel
+    area: Rectangle
+    cycles: Cycles
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Kernels that hold the wafer together, `runs` times in a step; `seconds` is the time of all runs in one step."""
+
+    name: str
+    runs: int
+    placed: tuple[Placed, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """What sets the time of a step: a resource, on the kernel at `path` (empty for the link off the wafer)."""
+
+    resource: Resource
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job on a device. `seconds` is the time of a step; `at_once` the sequences on the wafer together."""
+
+    job: Job
+    device: Device
+    mode: Mode
+    reason: str
+    phases: tuple[Phase, ...]
+    memory: tuple[Figure, ...]
+    time: tuple[Figure, ...]
+    seconds: float
+    bottleneck: Bottleneck
+    policy: str
+    at_once: int
+
+    @property
+    def bytes(self) -> int:
+        """SRAM used."""
+        return int(sum(figure.value for figure in self.memory))
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of one step over its time."""
+        return self.job.tokens / self.seconds
+
+
+def duration(seconds: float) -> str:
+    """Return a time for a table: `50.2 ms`."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size:
+            return f"{_three_digits(seconds / size)} {unit}"
+    return f"{_three_digits(seconds / 1e-9)} ns"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def gigabytes(count: float) -> str:
+    """Return a number of bytes for a sentence: `18.3 GB`, `512 KB`; decimal units."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= size:
+            return f"{_three_digits(count / size)} {unit}"
+    return f"{count:.0f} B"

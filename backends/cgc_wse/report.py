@@ -1,0 +1,180 @@
+"""The report in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from cgc_wse.plan import duration, gigabytes
+
+NOT_MODELLED = (
+    "start-up of tasks and links, contention and routing: words cross a block's border at the full rate of its links",
+    "how sums and broadcasts run over a block's rectangle, and changes of layout between blocks",
+    "the length of the way between rectangles: they keep the model's order, no more",
+    "code, stacks and communication buffers in each core's SRAM",
+    "the loss and its gradient, gradient clipping, sparsity",
+    "decoding with a KV cache; more than one wafer",
+)
+"""What the first-order model leaves out. All of it takes time: a real run is slower."""
+
+NO_CHANGE = 0.03
+"""A change of a step's time under this is noise of the placement."""
+
+
+def report(data: Mapping[str, Any]) -> RenderableType:
+    """Return what is printed for a compilation; `data` is that of the target's JSON."""
+    main = data["plans"][data["primary"]]
+    parts: list[RenderableType] = [_headline(data, main), _facts(data, main), *_reason(main)]
+    parts += [_figures("SRAM", main["memory"], _memory_total(main)), _figures("time of a step", main["time"])]
+    parts += [_blocks(main), _block_note(main), _limits(data, main), _other(data), _missing()]
+    return Group(*parts)
+
+
+def _headline(data: Mapping[str, Any], main: Mapping[str, Any]) -> Text:
+    device = data["device"]
+    text = Text(f"{data['model']} on {device['name']}: {main['mode']}", style="bold")
+    return text.append(f"   {_purpose(main)}, {main['batch']:,} x {main['seq']:,} tokens a step", style="not bold")
+
+
+def _purpose(plan: Mapping[str, Any]) -> str:
+    return "training" if plan["purpose"] == "training" else "forward pass"
+
+
+def _reason(main: Mapping[str, Any]) -> list[RenderableType]:
+    lines = [Text(f"why {main['mode']}: {main['reason']}"), Text(f"kept: {main['policy']}")]
+    return [Padding(Group(*lines), (0, 0, 1, 2))]
+
+
+def _facts(data: Mapping[str, Any], main: Mapping[str, Any]) -> Table:
+    flops, device = data["flops"], data["device"]
+    table = _table()
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    table.add_row("parameters", f"{data['parameters']:,}", "")
+    table.add_row("FLOPs forward", f"{flops['forward']:.4g}", flops["forward_formula"])
+    table.add_row("FLOPs training", f"{flops['training']:.4g}", flops["training_formula"])
+    table.add_row("step", duration(main["seconds_per_step"]), "see below")
+    table.add_row("tokens/s", f"{main['tokens_per_second']:,.0f}", "batch * seq / step")
+    used = f"FLOPs / (step * {data['peak_flops']:.3g} FLOP/s peak, 2 * multiply_adds * cores * clock)"
+    table.add_row("utilization", f"{100 * main['utilization']:.1f}%", used)
+    table.add_row("cores", f"{device['cores']:,}", f"{device['columns']} x {device['rows']}")
+    return table
+
+
+def _table(*, header: bool = False) -> Table:
+    return Table(box=None, pad_edge=True, show_header=header)
+
+
+def _section(title: str, *parts: RenderableType) -> RenderableType:
+    return Padding(Group(Text(title, style="bold"), *parts), (1, 0, 0, 0))
+
+
+def _memory_total(main: Mapping[str, Any]) -> tuple[str, str, str]:
+    capacity = gigabytes(main["memory_capacity"])
+    return "total", gigabytes(main["memory_total"]), f"of {capacity}: cores * memory"
+
+
+def _figures(
+    title: str, figures: Sequence[Mapping[str, Any]], total: tuple[str, str, str] | None = None
+) -> RenderableType:
+    table = _table()
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim")
+    for figure in figures:
+        table.add_row(figure["name"], _value(figure), figure["formula"])
+    if total:
+        table.add_row(*total)
+    return _section(title, table)
+
+
+def _value(figure: Mapping[str, Any]) -> str:
+    match figure["unit"]:
+        case "bytes":
+            return gigabytes(figure["value"])
+        case "seconds":
+            return duration(figure["value"])
+        case _:
+            return f"{figure['value']:,.0f}"
+
+
+def _blocks(main: Mapping[str, Any]) -> RenderableType:
+    table = _table(header=True)
+    table.add_column("block", no_wrap=True)
+    table.add_column("kind", style="dim")
+    for name in ("layers", "parameters", "cores each", "compute", "sram", "fabric"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("bound")
+    slowest = max(row["cycles"]["total"] for row in main["blocks"])
+    for row in main["blocks"]:
+        cycles = row["cycles"]
+        cores = f"{row['cores_least']:,}"
+        if row["cores_most"] != row["cores_least"]:
+            cores += f"-{row['cores_most']:,}"
+        times = [f"{cycles[name] / 1000:,.1f}" for name in ("compute", "sram", "fabric")]
+        style = "bold" if cycles["total"] == slowest else ""
+        table.add_row(
+            row["path"],
+            row["kind"],
+            str(row["layers"]),
+            f"{row['parameters']:,}",
+            cores,
+            *times,
+            row["bound"],
+            style=style,
+        )
+    return _section("blocks (kilocycles for one sequence of a step, slowest layer)", table)
+
+
+def _block_note(main: Mapping[str, Any]) -> RenderableType:
+    lines = [Text(f"{name} = {formula}", style="dim") for name, formula in main["block_formulas"].items()]
+    lines.append(Text("the three are taken to overlap completely; the slowest sets the time", style="dim"))
+    return Padding(Group(*lines), (0, 0, 0, 1))
+
+
+def _limits(data: Mapping[str, Any], main: Mapping[str, Any]) -> RenderableType:
+    table = _table()
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    table.add_column()
+    for lever in data["levers"]:
+        change = lever["speedup"]
+        shown = "as fast" if abs(change - 1) < NO_CHANGE else f"{change:.2f}x as fast"
+        mode = f"({lever['mode']})" if lever["mode"] != main["mode"] else ""
+        table.add_row(f"twice the {lever['double']}", shown, mode)
+    return _section(f"bottleneck: {_limit(main)}; what would move it", table)
+
+
+def _limit(plan: Mapping[str, Any]) -> str:
+    """Name the bottleneck: `sram of h.mlp.activate`, or the link and what crosses it."""
+    limit = plan["bottleneck"]
+    if limit["path"]:
+        return f"{limit['resource']} of {limit['path']}"
+    crossing = "the inputs and outputs" if plan["mode"] == "resident" else "the weights"
+    return f"the link off the wafer, which {crossing} cross"
+
+
+def _other(data: Mapping[str, Any]) -> RenderableType:
+    other = data["plans"].get("forward" if data["primary"] == "training" else "training")
+    if other is None:
+        return Text("")
+    text = f"{_purpose(other)} on the same device: "
+    if "error" in other:
+        return Padding(Text(text + other["error"]), (1, 0, 0, 1))
+    text += (
+        f"{other['mode']}, {duration(other['seconds_per_step'])} a step, {other['tokens_per_second']:,.0f} tokens/s, "
+        f"{gigabytes(other['memory_total'])} of SRAM, limited by {_limit(other)}"
+    )
+    return Padding(Text(text), (1, 0, 0, 1))
+
+
+def _missing() -> RenderableType:
+    lines = [Text("not modelled yet (a real run is slower)", style="bold")]
+    lines += [Text(f"- {line}") for line in NOT_MODELLED]
+    return Padding(Group(*lines), (1, 0, 0, 1))

@@ -1,0 +1,227 @@
+"""The whole model on the wafer: every block of every layer owns a rectangle, sequences flow through as in a pipeline.
+
+A layer (one run of a `repeat`), and what stands before and after the layers, is one stage of the pipeline. In training
+each stage takes one sequence forward and one backward in turn (1F1B: Narayanan et al. 2019, PipeDream), so stage s of
+S holds S - s sequences at a time, s from 0; the pipeline drains at the end of each step, where the optimizer runs.
+Going forward, blocks pass positions on as they come; only a block that sums over positions has a whole sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cgc.program import Device
+from cgc_wse.cost import Cycles, core_cycles, kernel_cycles, update_seconds
+from cgc_wse.job import GRADIENT_BYTES, Job
+from cgc_wse.kernels import Kernel, Stage, Work
+from cgc_wse.placement import Rectangle
+from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
+from cgc_wse.sizing import Demand, size_and_place
+
+
+@dataclass(frozen=True, slots=True)
+class _Bytes:
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def plus(self, more: _Bytes) -> _Bytes:
+        return _Bytes(
+            self.weights + more.weights,
+            self.gradients + more.gradients,
+            self.optimizer + more.optimizer,
+            self.activations + more.activations,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A kernel of one run: its path, what it must hold, and its work."""
+
+    path: str
+    layer: str
+    kernel: Kernel
+    bytes: _Bytes
+    work: Work
+
+
+class NotResident(Exception):
+    """The model cannot be resident; the message says why, with numbers."""
+
+
+def pipeline_stages(stages: tuple[Stage, ...]) -> int:
+    """Return the number of stages of the pipeline: every run of a `repeat` is one."""
+    return sum(stage.runs for stage in stages)
+
+
+def plan_resident(stages: tuple[Stage, ...], job: Job, device: Device, input_bytes: int, output_bytes: int) -> Plan:
+    """Return the resident plan; `input_bytes` enter and `output_bytes` leave the wafer for one sequence.
+
+    Raises:
+        NotResident: it does not fit.
+    """
+    blocks = sum(stage.runs * len(stage.kernels) for stage in stages)
+    if blocks > device.cores:
+        raise NotResident(f"{blocks:,} blocks want a core each, {device.name} has {device.cores:,}")
+    # Bytes are summed by stage first, so that a model of any size is turned down before its layers are listed.
+    memory = _ledger(stages, job)
+    used, capacity = sum(figure.value for figure in memory), device.cores * device.memory
+    if used > capacity:
+        parts = ", ".join(f"{figure.name} {gigabytes(figure.value)}" for figure in memory)
+        raise NotResident(f"{gigabytes(used)} ({parts}) against {gigabytes(capacity)} of SRAM")
+    layers = [
+        [_item(kernel, stage, run, place, job, stages) for kernel in stage.kernels]
+        for stage, run, place in _runs(stages)
+    ]
+    areas = _place(layers, job, device)
+    placed = tuple(
+        _placed(item, area, job, device)
+        for item, area in zip((i for layer in layers for i in layer), areas, strict=True)
+    )
+    reason = f"all of it fits: {gigabytes(used)} of {gigabytes(capacity)} of SRAM"
+    return _timed(placed, memory, job, device, reason, pipeline_stages(stages), input_bytes, output_bytes)
+
+
+def _runs(stages: tuple[Stage, ...]) -> Iterator[tuple[Stage, int, int]]:
+    """Yield (stage, index of the run, place in the pipeline)."""
+    place = 0
+    for stage in stages:
+        for run in range(stage.runs):
+            yield stage, run, place
+            place += 1
+
+
+def in_flight(place: int, total: int, job: Job) -> int:
+    """Return how many sequences stage `place` of `total` keeps activations of."""
+    return min(total - place, job.batch)
+
+
+def _bytes(kernel: Kernel, sequences: int, job: Job) -> _Bytes:
+    weights = kernel.parameters * job.number
+    if job.purpose == "forward":
+        return _Bytes(weights, 0, 0, kernel.held * job.number)
+    optimizer = kernel.parameters * job.optimizer_state
+    activations = kernel.kept * sequences * job.number
+    return _Bytes(weights, kernel.parameters * GRADIENT_BYTES, optimizer, activations)
+
+
+def _ledger(stages: tuple[Stage, ...], job: Job) -> tuple[Figure, ...]:
+    """Return the bytes of the whole model by what they are."""
+    total, place = pipeline_stages(stages), 0
+    sums = _Bytes(0, 0, 0, 0)
+    for stage in stages:
+        sequences = sum(in_flight(place + run, total, job) for run in range(stage.runs))
+        for kernel in stage.kernels:
+            one = _bytes(kernel, sequences, job)
+            runs = stage.runs
+            activations = one.activations * (runs if job.purpose == "forward" else 1)
+            parts = _Bytes(runs * one.weights, runs * one.gradients, runs * one.optimizer, activations)
+            sums = sums.plus(parts)
+        place += stage.runs
+    number = f"{job.number} B ({job.precision})"
+    weights = Figure("weights", sums.weights, "bytes", f"parameters * {number}")
+    if job.purpose == "forward":
+        formula = f"what blocks that sum over positions receive * {number}"
+        return weights, Figure("activations", sums.activations, "bytes", formula)
+    kept = f"sum over blocks of kept * min(S - s, batch) * {number}; stage s of S = {total}"
+    return (
+        weights,
+        Figure("gradients", sums.gradients, "bytes", f"parameters * {GRADIENT_BYTES} B (f32 sums)"),
+        Figure("optimizer", sums.optimizer, "bytes", f"parameters * {job.optimizer_state} B ({optimizer_note(job)})"),
+        Figure("activations", sums.activations, "bytes", kept),
+    )
+
+
+def optimizer_note(job: Job) -> str:
+    """Return what the optimizer keeps, in words."""
+    copy = "" if job.number == 4 else ", f32 copy"
+    return f"{job.optimizer}: f32 moments{copy}"
+
+
+def _item(kernel: Kernel, stage: Stage, run: int, place: int, job: Job, stages: tuple[Stage, ...]) -> _Item:
+    sequences = in_flight(place, pipeline_stages(stages), job)
+    work = kernel.training if job.purpose == "training" else kernel.forward
+    layer = stage.name if stage.runs == 1 else f"{stage.name}.{run}"
+    return _Item(run_path(kernel.path, stage, run), layer, kernel, _bytes(kernel, sequences, job), work)
+
+
+def run_path(path: str, stage: Stage, run: int) -> str:
+    """Return a path with the index of the run put in: `h.attention.q` in run 3 is `h.3.attention.q`."""
+    if stage.runs == 1 and not path.startswith(f"{stage.name}."):
+        return path
+    head, _, tail = path.partition(".")
+    return f"{head}.{run}.{tail}" if tail else f"{head}.{run}"
+
+
+def _place(layers: list[list[_Item]], job: Job, device: Device) -> list[Rectangle]:
+    """Return a rectangle for each item in which its bytes fit."""
+
+    def demand(item: _Item) -> Demand:
+        least = max(1, -(-item.bytes.total // device.memory))
+        work = max(core_cycles(item.work, device, job.number))
+        return Demand(work, least, lambda area: _cycles(item, area, job, device))
+
+    demands = [[demand(item) for item in layer] for layer in layers]
+    areas = size_and_place(demands, Rectangle(0, 0, device.columns, device.rows))
+    if areas is not None:
+        return areas
+    least = sum(block.least for layer in demands for block in layer)
+    raise NotResident(
+        f"the blocks need {least:,} of {device.cores:,} cores for what they hold, and no placement in whole rectangles "
+        "was found that gives every block enough"
+    )
+
+
+def _cycles(item: _Item, area: Rectangle, job: Job, device: Device) -> Cycles:
+    crossings = 2 if job.purpose == "training" else 1
+    return kernel_cycles(item.kernel, item.work, crossings, area, device, job.number)
+
+
+def _placed(item: _Item, area: Rectangle, job: Job, device: Device) -> Placed:
+    return Placed(item.path, item.layer, item.kernel, area, _cycles(item, area, job, device), item.bytes.total)
+
+
+def _timed(
+    placed: tuple[Placed, ...],
+    memory: tuple[Figure, ...],
+    job: Job,
+    device: Device,
+    reason: str,
+    depth: int,
+    input_bytes: int,
+    output_bytes: int,
+) -> Plan:
+    slowest = max(placed, key=lambda p: p.cycles.total)
+    interval = slowest.cycles.total / device.clock
+    pipeline = (job.batch + depth - 1) * interval
+    hops = (device.columns + device.rows) * device.hop / device.clock
+    training = job.purpose == "training"
+    outside = job.batch * (input_bytes + (0 if training else output_bytes)) / device.off_wafer
+    state = job.number + GRADIENT_BYTES + job.optimizer_state
+    update = max(update_seconds(p.kernel, p.area, device, state) for p in placed) if training else 0.0
+    seconds = max(pipeline, outside) + hops + update
+    time = [
+        Figure("one sequence", interval, "seconds", f"cycles of the slowest block, {slowest.path}, / clock"),
+        Figure("stages", depth, "stages", "runs of every repeat, and what stands before, between and after them"),
+        Figure("pipeline", pipeline, "seconds", "(batch + stages - 1) * one sequence"),
+        Figure(
+            "off-wafer", outside, "seconds", f"bytes of {'inputs' if training else 'inputs and outputs'} / off_wafer"
+        ),
+        Figure("wafer crossing", hops, "seconds", "(columns + rows) * hop / clock"),
+    ]
+    if training:
+        formula = f"max over blocks of parameters * {state} B / (read * cores * clock)"
+        time.append(Figure("optimizer", update, "seconds", formula))
+    whole = "max(pipeline, off-wafer) + wafer crossing" + (" + optimizer" if training else "")
+    time.append(Figure("step", seconds, "seconds", whole))
+    bottleneck = Bottleneck("off-wafer", "") if outside > pipeline else Bottleneck(slowest.cycles.bound, slowest.path)
+    phase = Phase("the whole model", 1, placed, seconds)
+    policy = "every block keeps what it received for its backward pass" if training else "nothing is kept"
+    at_once = min(job.batch, depth)
+    return Plan(job, device, "resident", reason, (phase,), memory, tuple(time), seconds, bottleneck, policy, at_once)

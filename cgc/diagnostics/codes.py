@@ -1,0 +1,80 @@
+"""All codes of diagnostics. `python -m cgc.diagnostics.codes EXAMPLES > docs/errors.md` writes the index of errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cgc.diagnostics.code import Code
+from cgc.diagnostics.item_codes import ITEMS
+from cgc.diagnostics.language_codes import LANGUAGE
+from cgc.diagnostics.outside_codes import OUTSIDE
+
+CODES: dict[str, Code] = dict(sorted({**OUTSIDE, **LANGUAGE, **ITEMS}.items()))
+
+GROUPS = {
+    "CG00": "Files",
+    "CG01": "The text",
+    "CG02": "Dimensions and types",
+    "CG03": "Names",
+    "CG04": "Models and blocks",
+    "CG05": "Items: mup, train, device, checkpoint",
+    "CG06": "The wafer",
+    "CG07": "Weights",
+    "CG08": "Targets",
+    "CG09": "Limits",
+}
+
+_HEAD = """# Index of errors
+
+Every fault that `cgc` finds in its input has a code, which stays the same from version to version. `cgc explain CG0203`
+prints what is said here. The examples are the files in `examples/errors/`, shown as `cgc check` shows them.
+
+This page is made from the compiler's own list of codes and these files: `make docs` writes it again.
+"""
+
+
+def index(examples: Path) -> str:
+    """Return the index of errors as Markdown; `examples` is the folder of files with one fault each.
+
+    Raises:
+        ValueError: a file has no fault.
+    """
+    parts = [_HEAD]
+    for prefix, title in GROUPS.items():
+        parts.append(f"\n## {title}\n")
+        for code, entry in CODES.items():
+            if code.startswith(prefix):
+                parts.append(f"\n### {code}: {entry.title}\n\n{_wrapped(entry.explanation)}\n")
+                parts += [_shown(path) for path in sorted(examples.glob(f"{code.lower()}_*.cg"))]
+    return "".join(parts)
+
+
+def rendered(path: Path) -> str:
+    """Return what `cgc check` says of a file with a fault, which it calls by its name alone (ValueError: it has none)."""
+    from cgc.diagnostics import InputError
+    from cgc.diagnostics.render import render
+    from cgc.elaborate.files import elaborate_file
+    from cgc.syntax.parser import read_source
+
+    folder, parent = str(path.parent) + "/", str(path.parent)
+    try:
+        elaborate_file(read_source(path, str(path)), str(path))
+    except InputError as error:
+        return render(error.diagnostics, error.sources).replace(folder, "").replace(parent, "")
+    raise ValueError(f"{path} has no fault")
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _shown(path: Path) -> str:
+    source = path.read_text(encoding="utf-8").rstrip("\n")
+    return f"\n```cg-error\n{source}\n```\n\n```text\n{rendered(path).rstrip()}\n```\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(index(Path(sys.argv[1])))
