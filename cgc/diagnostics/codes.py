@@ -51,17 +51,16 @@ def index(examples: Path) -> str:
 
 
 def rendered(path: Path) -> str:
-    """Return what `cgc check` says of a file with a fault, which it calls by its name alone (ValueError: it has none)."""
+    """Return what `cgc check` says, in its folder, of a file with a fault (ValueError: it has none)."""
     from cgc.diagnostics import InputError
     from cgc.diagnostics.render import render
     from cgc.elaborate.files import elaborate_file
     from cgc.syntax.parser import read_source
 
-    folder, parent = str(path.parent) + "/", str(path.parent)
     try:
-        elaborate_file(read_source(path, str(path)), str(path))
+        elaborate_file(read_source(path, path.name), path.name, folder=path.parent)
     except InputError as error:
-        return render(error.diagnostics, error.sources).replace(folder, "").replace(parent, "")
+        return render(error.diagnostics, error.sources)
     raise ValueError(f"{path} has no fault")
 
 
@@ -73,7 +72,7 @@ def _wrapped(text: str) -> str:
 
 def _shown(path: Path) -> str:
     source = path.read_text(encoding="utf-8").rstrip("\n")
-    return f"\n```cg-error\n{source}\n```\n\n```text\n{rendered(path).rstrip()}\n```\n"
+    return f"\n```cg error\n{source}\n```\n\n```text\n{rendered(path).rstrip()}\n```\n"
 
 
 if __name__ == "__main__":

@@ -7,38 +7,38 @@ from cgc.diagnostics.code import Code
 OUTSIDE: dict[str, Code] = {
     "CG0001": Code(
         "A file cannot be read",
-        "There is no such file, it is a folder, or its permissions forbid reading it. The message ends in the reason that "
-        "the system gave.",
+        "There is no such file, it is a folder, or its permissions forbid reading it. The message ends in the "
+        "reason that the system gave.",
     ),
     "CG0002": Code(
         "A file is too large",
-        "Source files are written by people: one of more than 256 KiB is something else. A model that large in earnest "
-        "can be put into several files with `use`.",
+        "Source files are written by people: one of more than 256 KiB is something else. A model that large in "
+        "earnest can be put into several files with `use`.",
     ),
     "CG0003": Code(
         "A file is not text",
-        "Source files are text in UTF-8. The message says which byte is not; most often the file is a compiled model or "
-        "a checkpoint, or was saved in another encoding.",
+        "Source files are text in UTF-8. The message says which byte is not; most often the file is a compiled "
+        "model or a checkpoint, or was saved in another encoding.",
     ),
     "CG0004": Code(
         "A file cannot be written",
-        "The folder does not exist and cannot be made, is not writable, or the disk is full. Nothing half-written is "
-        "left behind: files get their names once they are complete.",
+        "The folder does not exist and cannot be made, is not writable, or the disk is full. Nothing half-written "
+        "is left behind: files get their names once they are complete.",
     ),
     "CG0005": Code(
         "A program that is needed is not installed",
-        "Pictures of graphs are laid out by graphviz, whose program `dot` has to be on the PATH. A `.dot` file can be "
-        "written without it.",
+        "Pictures of graphs are laid out by graphviz, whose program `dot` has to be on the PATH. A `.dot` file can "
+        "be written without it.",
     ),
     "CG0601": Code(
         "One sequence does not fit on the wafer",
-        "Even with the weights streamed layer by layer, the activations of one sequence need more memory than the cores "
-        "have. The hint names the sequence length that would fit.",
+        "Even with the weights streamed layer by layer, the activations of one sequence need more memory than the "
+        "cores have. The hint names the sequence length that would fit.",
     ),
     "CG0602": Code(
         "The weights of two layers do not fit on the wafer",
-        "Streaming holds the layer in work and the one that comes next. Together they need more memory than all cores "
-        "have: a smaller width, a shorter sequence or a larger device is needed.",
+        "Streaming holds the layer in work and the one that comes next. Together they need more memory than all "
+        "cores have: a smaller width, a shorter sequence or a larger device is needed.",
     ),
     "CG0603": Code(
         "A layer has more blocks than the wafer has cores",
@@ -46,18 +46,18 @@ OUTSIDE: dict[str, Code] = {
     ),
     "CG0604": Code(
         "A run-time size that the model does not take",
-        "`--batch` and `--seq` give the sizes that the model leaves open. The one given is below 1, above the limit that "
-        "the input declares (`seq <= context`), or the model has no such size.",
+        "`--batch` and `--seq` give the sizes that the model leaves open. The one given is below 1, above the "
+        "limit that the input declares (`seq <= context`), or the model has no such size.",
     ),
     "CG0605": Code(
         "The wafer has no such form of output",
-        "Placement gives rectangles of cores to the blocks of a model, so a graph without blocks (`--flat`) cannot be "
-        "placed.",
+        "Placement gives rectangles of cores to the blocks of a model, so a graph without blocks (`--flat`) cannot "
+        "be placed.",
     ),
     "CG0606": Code(
         "A run-time size is not known",
-        "How much memory and time a model takes depends on this size, which the input leaves open without a limit. Give "
-        "it on the command line, or a limit in the model: `input tokens[batch, seq <= 2048]`.",
+        "How much memory and time a model takes depends on this size, which the input leaves open without a limit. "
+        "Give it on the command line, or a limit in the model: `input tokens[batch, seq <= 2048]`.",
     ),
     "CG0701": Code(
         "A checkpoint cannot be read",
@@ -66,13 +66,13 @@ OUTSIDE: dict[str, Code] = {
     ),
     "CG0702": Code(
         "A checkpoint lacks tensors",
-        "Parameters of the model have no tensor in the file. Either the checkpoint is of another model, or its layout "
-        "names them differently; the names it looked for are in the message.",
+        "Parameters of the model have no tensor in the file. Either the checkpoint is of another model, or its "
+        "layout names them differently; the names it looked for are in the message.",
     ),
     "CG0703": Code(
         "A checkpoint has tensors that nothing claims",
-        "The layout of the family speaks of every tensor of a file, with `ignore` where one is no parameter. What is "
-        "left over is a sign that the model lacks a part that the checkpoint has.",
+        "The layout of the family speaks of every tensor of a file, with `ignore` where one is no parameter. What "
+        "is left over is a sign that the model lacks a part that the checkpoint has.",
     ),
     "CG0704": Code(
         "A tensor has another shape than its parameter",
@@ -84,13 +84,13 @@ OUTSIDE: dict[str, Code] = {
     ),
     "CG0706": Code(
         "An index of a checkpoint points elsewhere",
-        "The index of a checkpoint in several files names files beside itself only; a path that leads out of the folder "
-        "is refused.",
+        "The index of a checkpoint in several files names files beside itself only; a path that leads out of the "
+        "folder is refused.",
     ),
     "CG0707": Code(
         "A family has no layout",
-        "Checkpoints are read by the `checkpoint` item of a model's family, which says which tensor is which parameter. "
-        "The families of the library have one; write one beside a family of your own.",
+        "Checkpoints are read by the `checkpoint` item of a model's family, which says which tensor is which "
+        "parameter. The families of the library have one; write one beside a family of your own.",
     ),
     "CG0801": Code(
         "A target has no use for an option",
@@ -99,8 +99,8 @@ OUTSIDE: dict[str, Code] = {
     ),
     "CG0802": Code(
         "A target needs a size as a number",
-        "In this place the target cannot compute with a size that is only known at run time. Give it with `--batch` or "
-        "`--seq`.",
+        "In this place the target cannot compute with a size that is only known at run time. Give it with "
+        "`--batch` or `--seq`.",
     ),
     "CG0901": Code(
         "Nesting is too deep",
@@ -109,8 +109,8 @@ OUTSIDE: dict[str, Code] = {
     ),
     "CG0902": Code(
         "Too much of something",
-        "Blocks use blocks at most 60 deep and in at most 4000 different ways, a model has at most 50,000 parameters, and "
-        "files use each other at most 50 in a row. Models stay far below when equal layers are written once, in a "
-        "`repeat`.",
+        "Blocks use blocks at most 60 deep and in at most 4000 different ways, a model has at most 50,000 "
+        "parameters, and files use each other at most 50 in a row. Models stay far below when equal layers are "
+        "written once, in a `repeat`.",
     ),
 }

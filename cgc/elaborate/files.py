@@ -38,10 +38,13 @@ class _Model:
     doc: str
 
 
-def elaborate_file(text: str, shown: str, overrides: Mapping[str, Scalar] | None = None) -> Checked:
-    """Check the text of a file; `shown` is its path as messages name it, and where relative `use` paths start.
+def elaborate_file(
+    text: str, shown: str, overrides: Mapping[str, Scalar] | None = None, folder: Path | None = None
+) -> Checked:
+    """Check the text of a file; `shown` is its path as messages name it.
 
-    `overrides` replace sizes of every model in the file (`--set`).
+    `overrides` replace sizes of every model in the file (`--set`). Relative `use` paths start in `folder`, by default
+    the one of `shown`.
 
     Raises:
         InputError: with every fault found.
@@ -49,7 +52,7 @@ def elaborate_file(text: str, shown: str, overrides: Mapping[str, Scalar] | None
     found = Diagnostics()
     modules = Modules(found)
     try:
-        module = modules.main(text, shown, Path(shown).parent)
+        module = modules.main(text, shown, Path(shown).parent if folder is None else folder)
     except InputError as error:
         for diagnostic in error.diagnostics:
             found.add(diagnostic)
