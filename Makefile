@@ -33,7 +33,7 @@ bench: $(VENV)/.bench  ## Side by side with peers; prints the README's table
 	$(BIN)/python -m benchmarks
 
 docs: setup  ## Make the generated pages anew
-	$(BIN)/python -m docs.generate
+	$(BIN)/python -m cgc.diagnostics.codes examples/errors > docs/errors.md
 
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The grammar and its tables; the library and the devices stand in folders of it."""

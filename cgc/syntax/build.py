@@ -72,7 +72,7 @@ class Build(Transformer_NonRecursive[Token, tree.File]):
         # the length first: Python refuses to read an integer of thousands of digits
         if len(token) > LONGEST_NUMBER or (value := number_value(str(token))) > LARGEST_NUMBER:
             message = f"a number is at most {LARGEST_NUMBER:.0e}, written with {LONGEST_NUMBER} characters or fewer"
-            raise LimitError(Diagnostic("CG0104", message, (Label(place),)))
+            raise LimitError(Diagnostic("CG0104", message, (Label(place),), "`infinity` is a number by name"))
         return tree.Number(str(token), value, location=place)
 
     def _string(self, token: Token) -> tree.String:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cgc_torch import TARGET
+from cgc_torch.live import save_weights, to_torch
 from onnx_programs import largest_difference
 
 from cgc.driver import load_program
 from cgc.interpret import interpret
 from cgc.program import Program
 from cgc.weights import initialize, random_inputs
-from cgc_torch import TARGET
-from cgc_torch.live import save_weights, to_torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {"vocab": 61, "context": 32, "layers": 2, "width": 32, "heads": 4}

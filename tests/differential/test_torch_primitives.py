@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cgc_torch.live import load_weights, to_torch
 from onnx_programs import BATCH, KEY, NORMAL, SEQ, SYMBOLS, build, function, largest_difference, sample, tensor
 from test_onnx_primitives import CASES, one
 
@@ -43,7 +44,6 @@ from cgc.ir.ops import (
 from cgc.ir.types import DType
 from cgc.ir.verify import verify
 from cgc.program import Program
-from cgc_torch.live import load_weights, to_torch
 
 A, B, C = Dim("a", 4), Dim("b", 6), Dim("c", 5)
 LAYERS, ROUNDS = Dim("layers", 3), Dim("rounds", 2)

@@ -1,4 +1,4 @@
-"""Every file of `examples/errors`, rendered exactly as the user sees it. `CGC_UPDATE=1 pytest` writes the golden files."""
+"""Every file of `examples/errors`, rendered as the user sees it. `CGC_UPDATE=1 pytest` writes the golden files anew."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_index_of_errors_is_up_to_date() -> None:
 
 
 def test_every_code_in_use_is_explained_and_every_explained_code_is_in_use() -> None:
-    assert USED == CODES.keys()
+    assert CODES.keys() == USED
 
 
 def test_explanations_are_sentences() -> None:

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from cgc_torch import TARGET
+from cgc_torch.formatting import docstring, exploded, split_arguments
+from cgc_torch.live import import_source, to_torch
+from cgc_torch.source import emit, model_class
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,10 +21,6 @@ from cgc.driver import load_program
 from cgc.program import Program
 from cgc.target import CompileOptions, TargetError
 from cgc.weights import initialize
-from cgc_torch import TARGET
-from cgc_torch.formatting import docstring, exploded, split_arguments
-from cgc_torch.live import import_source, to_torch
-from cgc_torch.source import emit, model_class
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = [path.relative_to(EXAMPLES).as_posix() for path in sorted([*EXAMPLES.glob("*.cg"), *EXAMPLES.glob("*/1*m.cg")])]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cgc_torch.live import to_torch
+from cgc_torch.weights import from_state, state_entries, to_state
 
 from cgc.driver import load_program
 from cgc.program import Program
 from cgc.weights import initialize
-from cgc_torch.live import to_torch
-from cgc_torch.weights import from_state, state_entries, to_state
 
 TEXT = """
 use std/nn

@@ -1,0 +1,1 @@
+"""Side by side with peers, as ratios measured in one run: `make bench`."""
