@@ -85,9 +85,9 @@ def to_torch(program: Program, weights: Arrays | None = None) -> nn.Module:
 
 
 def load_weights(module: nn.Module, program: Program, weights: Arrays) -> None:
-    """Put arrays by parameter path into a module of `program` (ValueError where they are not its parameters)."""
+    """Copy arrays by parameter path into a module of `program` (ValueError where they are not its parameters)."""
     dtypes = {name: tensor.dtype for name, tensor in module.state_dict().items()}
-    state = {key: torch.from_numpy(array).to(dtypes[key]) for key, array in to_state(program, weights).items()}
+    state = {key: torch.tensor(array, dtype=dtypes[key]) for key, array in to_state(program, weights).items()}
     module.load_state_dict(state, assign=True)
 
 

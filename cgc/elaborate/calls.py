@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from cgc.diagnostics import Diagnostics, Label, Location
 from cgc.elaborate.binding import Binder, Bound
 from cgc.elaborate.blame import blame
-from cgc.elaborate.builtins import PRIMITIVES, sort_arguments
+from cgc.elaborate.builtins import PRIMITIVES, Arguments, sort_arguments
 from cgc.elaborate.expressions import Context
 from cgc.elaborate.frames import Frame, Scope
 from cgc.elaborate.hints import suggest
@@ -63,7 +63,12 @@ class Blocks:
         name = expression.callee
         found = self.modules.block(module, name.text, PRIMITIVES)
         if found is None and name.text in PRIMITIVES:
-            return PRIMITIVES[name.text](context, sort_arguments(expression), wish)
+            arguments = sort_arguments(expression)
+            try:
+                return PRIMITIVES[name.text](context, arguments, wish)
+            except Poisoned:
+                _check_names(context, arguments)
+                raise
         if found is None:
             if module.lacking:
                 raise Poisoned
@@ -71,7 +76,12 @@ class Blocks:
             hint = suggest(name.text, known) or "write it as `block name(…) { … }`, or `use` the file that has it"
             raise Fault("CG0302", f"there is no block `{name.text}`", Label(name.location), hint=hint)
         owner, definition = found
-        bound = Binder(context, definition, sort_arguments(expression)).bind()
+        arguments = sort_arguments(expression)
+        try:
+            bound = Binder(context, definition, arguments).bind()
+        except Poisoned:
+            _check_names(context, arguments)
+            raise
         function = self._function(owner, context, definition, bound, expression.location)
         return self._apply(context, expression, function, bound, wish)
 
@@ -191,6 +201,14 @@ class Blocks:
             path=context.path(instance),
             location=expression.location,
         )
+
+
+def _check_names(context: Context, arguments: Arguments) -> None:
+    """Look up the dimensions that a call names; its tensors may be unknown, these are not."""
+    for over in arguments.over:
+        context.dims(over.dims)
+    for arrow in arguments.arrows:
+        context.dims((*arrow.source, *arrow.target))
 
 
 def _meaning(scope: Scope, name: str) -> object:

@@ -123,7 +123,7 @@ def _base(
     for name, number in (growth for line in item.lines if isinstance(line, tree.Scale) for growth in line.growths):
         if name.text not in sizes:
             hint = suggest(name.text, sizes) or f"it has {listed(dict.fromkeys(sizes)).replace(' or ', ' and ')}"
-            message = f"`{name.text}` is not a size of the model"
+            message = f"`{name.text}` is not a size of the model `{graph.name}`"
             found.add(Diagnostic("CG0505", message, (Label(name.location),), hint))
         elif name.text in base:
             labels = (Label(name.location, "again here"), Label(base[name.text][1].location, "first here"))
@@ -159,7 +159,7 @@ def _target(target: tree.Dotted, graph: Graph, what: str, found: Diagnostics) ->
     else:
         starts = [".".join(path.split(".")[:depth]) for path in paths for depth in range(1, path.count(".") + 2)]
         hint = suggest(target.text, [*PARAM_GROUPS, *starts]) or f"a parameter's path, or one of {listed(PARAM_GROUPS)}"
-    message = f"`{what} {target.text}` names no parameter and no group of them"
+    message = f"`{what} {target.text}` names no parameter of `{graph.name}`, and no group of them"
     found.add(Diagnostic("CG0507", message, (Label(target.location),), hint))
     return False
 

@@ -60,7 +60,7 @@ def run(block: Block) -> None:
             for line in block.code.splitlines():
                 words = shlex.split(line, comments=True)
                 assert not words or words[0] != "make" or set(words[1:]) <= targets, line
-        case "text":
+        case "text" | "":
             pass
         case other:
             raise AssertionError(f"no way to run a block of `{other}`")

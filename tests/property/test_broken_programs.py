@@ -128,7 +128,9 @@ model small(width = 8, heads = 2, layers = 3, vocab = 11, context = 6, ffn = 3 *
     dim one = 1
     dim rest = head - 2
     first = slice(halves, head -> one, from=head - 1)
-    z = merge(concat(slice(halves, head -> one), first, slice(halves, head -> rest, from=2), one one rest -> head), heads head -> width) * where(mask, 1, 0)
+    last = slice(halves, head -> rest, from=2)
+    parts = concat(slice(halves, head -> one), first, last, one one rest -> head)
+    z = merge(parts, heads head -> width) * where(mask, 1, 0)
     logits = dot(z + y, table, over width) ^ 2
     values, ids = top_k(logits, vocab -> best)
     output best_values[batch, seq, best] = values
@@ -171,10 +173,13 @@ device small_wafer {
     off_wafer = 1.2 Tb/s
 }
 
+"""
+
+SCALED = """
 checkpoint scaled {
     prefix "norm."
     "norm.{h}.weight" [width] = h.scale
-    "norm.both" [*, width] = gain, shift
+    "norm.both" [(* width)] = gain, shift
 }
 
 model scaled(width = 8, layers = 2) {
@@ -192,7 +197,7 @@ model scaled(width = 8, layers = 2) {
 
 
 def _sources() -> dict[str, str]:
-    sources = {"own": OWN}
+    sources = {"own": OWN, "scaled": SCALED}
     for name, instance in INSTANCES.items():
         sources[name] = (ROOT / "grammar" / "std" / f"{name}.cg").read_text(encoding="utf-8") + "\n" + instance + "\n"
     for name in ("nn", "attention", "positions", "loss"):
