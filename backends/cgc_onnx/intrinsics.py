@@ -4,6 +4,7 @@ where the operator does not fit; a test compares the two.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
@@ -76,8 +77,8 @@ def _activation(op: str, **attributes: str) -> Intrinsic:
 
 
 def _attend(scope: Scope, node: Node, function: Function) -> Tensor | None:
-    """Attention over [batch, query, heads·head], [batch, key, kv_heads·head]: the operator scales by 1/sqrt(head),
-    masks causally and shares keys and values within a group of query heads, as the block does.
+    """Attention over [batch, query, heads·head], [batch, key, kv_heads·head]: the operator scales, by 1/sqrt(head) if
+    nothing else is said, masks causally and shares keys and values within a group of query heads, as the block does.
     """
     q, k, v = node.inputs[:3]
     (head,), (query,), (key,) = (_names(function, name) for name in ("head", "query", "key"))
@@ -98,11 +99,15 @@ def _attend(scope: Scope, node: Node, function: Function) -> Tensor | None:
         _heads(scope, scope.tensor(q), [batch, [query], [*kv_heads, *group, head]]),
         *(_heads(scope, scope.tensor(x), [batch, [key], [*kv_heads, head]]) for x in (k, v)),
     ]
-    counts = {
+    attributes: dict[str, int | float] = {
         "q_num_heads": _count(q, (*kv_heads, *group)),
         "kv_num_heads": _count(q, kv_heads),
     }
-    name = scope.writer.one("Attention", [*(x.name for x in operands), *mask], f"{wish}.merged", is_causal=1, **counts)
+    scale, size = _number(function, "scale"), _count(q, (head,))
+    if not math.isclose(scale, size**-0.5, rel_tol=1e-12):
+        attributes["scale"] = scale
+    inputs = [*(x.name for x in operands), *mask]
+    name = scope.writer.one("Attention", inputs, f"{wish}.merged", is_causal=1, **attributes)
     merged = scope.writer.note(Tensor(name, operands[0].dims, q.type.dtype))
     dims = tuple(q.type.dim(name) for name in (*batch, query, *kv_heads, *group, head))
     return scope.shapes.reshape(merged, dims, wish)

@@ -6,6 +6,7 @@ Each is equal to its definition in `std/*.cg`; the differential tests prove it. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, assert_never
@@ -180,7 +181,8 @@ def _fits(kind: InlineKind, static: dict[str, Static], function: Function) -> bo
         ends = _dim_names(static, "positions"), _dim_names(static, "head")
         return all(len(names) == 1 for names in ends) and isinstance(static.get("base"), int | float)
     if kind == "attend":
-        return _attend_dims([value.type for value in function.arguments], static) is not None
+        fits = _attend_dims([value.type for value in function.arguments], static) is not None
+        return fits and isinstance(static.get("scale"), int | float)
     return True
 
 
@@ -260,11 +262,20 @@ def _attend(
     dims = _attend_dims(types, static)
     if dims is None:
         raise AssertionError("recognised by `inline`")
+    scale = _scale(static, types[0].dim(dims.head))
     if dims.group:
-        return _grouped(operands, types, dims, to, size)
+        return _grouped(operands, types, dims, to, size, scale)
     q, k, v = (arranged(x, type.names, order) for x, type, order in zip(operands, types, _orders(dims), strict=True))
-    y = call("F.scaled_dot_product_attention", q, k, v, "is_causal=True")
+    y = call("F.scaled_dot_product_attention", q, k, v, "is_causal=True", scale)
     return arranged(y, [*dims.shared, dims.query, dims.value], to.names)
+
+
+def _scale(static: dict[str, Static], head: Dim) -> str:
+    """Return the factor of the scores as an argument, empty for PyTorch's own: 1 / sqrt(head)."""
+    scale = static.get("scale")
+    assert isinstance(scale, int | float), "recognised by `inline`"
+    usual = isinstance(head.size, int) and math.isclose(scale, head.size**-0.5, rel_tol=1e-12)
+    return "" if usual else f"scale={float(scale)!r}"
 
 
 def _orders(dims: _Attend) -> tuple[list[str], list[str], list[str]]:
@@ -308,7 +319,12 @@ def _heads(dims: _Attend) -> tuple[list[str], list[str]]:
 
 
 def _grouped(
-    operands: Sequence[Expr], types: Sequence[TensorType], dims: _Attend, to: TensorType, size: DimText
+    operands: Sequence[Expr],
+    types: Sequence[TensorType],
+    dims: _Attend,
+    to: TensorType,
+    size: DimText,
+    scale: str,
 ) -> Expr:
     """Grouped queries: heads of q that share a head of k and v lie next to each other on one axis."""
     q, k, v = operands
@@ -319,7 +335,7 @@ def _grouped(
     k, v = arranged(k, types[1].names, key_order), arranged(v, types[2].names, value_order)
     if merged[0] not in dims.shared:
         k, v = (x.method(f"unsqueeze({len(lead)})") for x in (k, v))
-    y = call("F.scaled_dot_product_attention", q, k, v, "is_causal=True", "enable_gqa=True")
+    y = call("F.scaled_dot_product_attention", q, k, v, "is_causal=True", scale, "enable_gqa=True")
     have = [*lead, "*".join(merged), dims.query, dims.value]
     if to.names == tuple(have):
         return y

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PAIRS = {"(": ")", "[": "]", "{": "}"}
-ITEMS = ("use", "model", "block", "mup", "train", "device", "checkpoint")
+ITEMS = ("use", "model", "block", "mup", "parametrization", "train", "device", "checkpoint")
 """The words that an item of a file starts with."""
 
 _PARTS = re.compile(r'"[^"\n]*"|#[^\n]*|[()\[\]{}]|\n')

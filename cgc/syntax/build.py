@@ -277,6 +277,21 @@ class Build(Transformer_NonRecursive[Token, tree.File]):
     def mup(self, meta: Meta, *lines: Any) -> tree.Settings:
         return tree.Settings("mup", None, lines, location=self._at(meta))
 
+    def rule_line(self, meta: Meta, name: Token, value: Any) -> tree.RuleLine:
+        return tree.RuleLine(self._name(name), value, location=self._at(meta))
+
+    def rule_factor(self, meta: Meta, value: Any) -> tree.RuleLine:
+        place = self._at(meta)
+        end = place.column + len("multiply")
+        name = tree.Name("multiply", location=Location(place.file, place.line, place.column, place.line, end))
+        return tree.RuleLine(name, value, "multiply", location=place)
+
+    def rule(self, meta: Meta, name: Token, *lines: tree.RuleLine) -> tree.Rule:
+        return tree.Rule(self._name(name), lines, location=self._at(meta))
+
+    def parametrization(self, meta: Meta, name: Token, *rules: tree.Rule) -> tree.Table:
+        return tree.Table(self._name(name), rules, location=self._at(meta))
+
     def train(self, meta: Meta, *lines: Any) -> tree.Settings:
         return tree.Settings("train", None, lines, location=self._at(meta))
 

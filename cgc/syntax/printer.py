@@ -73,6 +73,10 @@ class _Writer:
                 head = keyword if name is None else f"{keyword} {name.text}"
                 inside = [row for line in lines for row in self._setting(line, 1)]
                 return self._braces((f"{head} ",), inside, 0, (place.line, place.line, place.end_line))
+            case tree.Table(name, rules):
+                inside = [row for rule in rules for row in self._rule(rule)]
+                head = f"parametrization {name.text} "
+                return self._braces((head,), inside, 0, (place.line, place.line, place.end_line))
             case tree.Checkpoint(name, lines):
                 inside = [row for line in lines for row in self._checkpoint_line(line)]
                 return self._braces((f"checkpoint {name.text} ",), inside, 0, (place.line, place.line, place.end_line))
@@ -156,6 +160,16 @@ class _Writer:
                 return self._braces(head, inside, indent, (place.line, target.location.line, place.end_line))
             case _:
                 assert_never(line)
+
+    def _rule(self, rule: tree.Rule) -> list[Row]:
+        place = rule.location
+        inside: list[Row] = []
+        for line in rule.lines:
+            if line.keyword:
+                inside += self._statement(("multiply by ", *expression_pieces(line.value)), 2, line)
+            else:
+                inside += self._statement((" = ", *expression_pieces(line.value)), 2, line, (line.name.text,))
+        return self._braces((f"{rule.name.text} ",), inside, 1, (place.line, place.line, place.end_line))
 
     def _checkpoint_line(self, line: tree.TensorNames | tree.Entry) -> list[Row]:
         match line:

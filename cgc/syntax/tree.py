@@ -431,7 +431,32 @@ class Checkpoint(Syntax):
     lines: tuple[TensorNames | Entry, ...]
 
 
-Item: TypeAlias = Use | Instance | Definition | Settings | Checkpoint
+@record(frozen=True)
+class RuleLine(Syntax):
+    """`lr = lr / m`; `keyword` is `multiply` in `multiply by 1 / m`, whose name is `multiply` too."""
+
+    name: Name
+    value: Expression
+    keyword: str = ""
+
+
+@record(frozen=True)
+class Rule(Syntax):
+    """`hidden { init = std / sqrt(m) … }`: what a table says of one class of parameters."""
+
+    name: Name
+    lines: tuple[RuleLine, ...]
+
+
+@record(frozen=True)
+class Table(Syntax):
+    """A `parametrization` item."""
+
+    name: Name
+    rules: tuple[Rule, ...]
+
+
+Item: TypeAlias = Use | Instance | Definition | Settings | Table | Checkpoint
 
 
 @record(frozen=True)

@@ -123,6 +123,10 @@ mup_lines = (
     | st.builds(tree.Multiply, dotted, numbers)
     | overrides
 )
+rule_lines = st.builds(tree.RuleLine, names, shallow) | st.builds(
+    tree.RuleLine, st.just(tree.Name("multiply")), shallow, st.just("multiply")
+)
+rules = st.builds(tree.Rule, names, tuples(rule_lines))
 axes = some_names | st.just((tree.Name("*"),)) | st.just((tree.Name("*"), tree.Name("heads"), tree.Name("head")))
 entries = st.builds(tree.Entry, strings, tuples(axes, 1), tuples(dotted, 1))
 names_of_tensors = st.builds(tree.TensorNames, st.sampled_from(["prefix", "ignore"]), strings)
@@ -133,6 +137,7 @@ items = (
     | st.builds(tree.Instance, names, names, tuples(arguments(shallow), most=8))
     | st.builds(tree.Definition, st.sampled_from(["model", "block"]), names, tuples(parameters, most=8), bodies)
     | st.builds(tree.Settings, st.just("mup"), st.none(), tuples(mup_lines, most=5))
+    | st.builds(tree.Table, names, tuples(rules, most=3))
     | st.builds(tree.Settings, st.just("train"), st.none(), tuples(settings, most=5))
     | st.builds(tree.Settings, st.just("device"), names, tuples(settings, most=5))
     | st.builds(tree.Checkpoint, names, tuples(names_of_tensors | entries, most=4))
