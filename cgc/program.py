@@ -7,6 +7,7 @@ from typing import Literal
 
 from cgc.ir.graph import NOWHERE, Graph, Init, Location, Static
 from cgc.record import record
+from cgc.syntax.tree import RuleLine
 
 
 @record(frozen=True)
@@ -19,7 +20,7 @@ class Setting:
 
 
 PARAM_GROUPS = ("embedding", "hidden", "residual", "output", "vector", "attention")
-"""Groups of parameters that a `mup` item can name besides paths.
+"""Classes of use, which a `mup` item can name besides paths, and for which a table has rules.
 
 Embeddings, hidden weights, those of them that write to the residual stream, output weights, biases and gains;
 `attention` is the scores' factor.
@@ -40,8 +41,110 @@ class Mup:
     values: tuple[Setting, ...]
     multipliers: tuple[Setting, ...]
     overrides: tuple[tuple[str, tuple[Setting, ...]], ...]
-    parametrization: Literal["mup", "completep", "sp"] = "mup"
+    parametrization: str = "mup"
     location: Location = field(default=NOWHERE, compare=False)
+
+    def value(self, name: str) -> float | None:
+        """Return the number set for `name` (`lr`, `eps`, `weight_decay`, `alpha`), None where there is none."""
+        return next((float(s.value) for s in self.values if s.name == name), None)
+
+
+@record(frozen=True)
+class Rule:
+    """What a table says of one class: an expression for each of `init`, `lr`, `eps`, `weight_decay`, `multiply`."""
+
+    group: str
+    lines: tuple[RuleLine, ...]
+    location: Location = field(default=NOWHERE, compare=False)
+
+    def line(self, name: str) -> RuleLine | None:
+        """Return the line that sets `name`, None where the rule leaves it as it is."""
+        return next((line for line in self.lines if line.name.text == name), None)
+
+
+@record(frozen=True)
+class Table:
+    """A `parametrization` item. `library` tells whether it comes with cgc."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    library: bool
+    location: Location = field(default=NOWHERE, compare=False)
+
+    def rule(self, group: str) -> Rule | None:
+        """Return the rule for a class, None where the table has none."""
+        return next((rule for rule in self.rules if rule.group == group), None)
+
+
+@record(frozen=True)
+class Grown:
+    """The model with the sizes `names` made larger by `GROWTH`; `deep` if that only makes loops longer."""
+
+    names: tuple[str, ...]
+    deep: bool
+    graph: Graph
+
+
+GROWTH = 256
+"""How many times larger a grown size is."""
+
+
+@record(frozen=True)
+class Scaling:
+    """What parametrization starts from: the table, the model at its base sizes, and how it grows."""
+
+    table: Table
+    base: Graph
+    grown: tuple[Grown, ...]
+
+
+@record(frozen=True)
+class ParamSetting:
+    """What a parametrization derives for one parameter.
+
+    `multiplier` is the forward factor of its own use; `lr`, `eps` and `weight_decay` are AdamW's (None where the file
+    sets no base value), `lr_factor` the part of the base rate that `lr` is. `reasons` say for each quantity where it
+    comes from, `overridden` which of them an `override` gave.
+    """
+
+    name: str
+    group: str
+    uses: tuple[str, ...]
+    multiplier: float
+    init: Init
+    lr: float | None
+    eps: float | None
+    weight_decay: float | None
+    lr_factor: float
+    reasons: tuple[tuple[str, str], ...] = ()
+    overridden: tuple[str, ...] = ()
+
+
+@record(frozen=True)
+class Factor:
+    """A forward multiplier: at which place of the model, for which class, how much, and why."""
+
+    path: str
+    group: str
+    value: float
+    reason: str
+    location: Location = field(default=NOWHERE, compare=False)
+
+
+@record(frozen=True)
+class Parametrization:
+    """Everything derived for a model: one setting for each parameter, and the forward multipliers in order."""
+
+    name: str
+    params: tuple[ParamSetting, ...]
+    factors: tuple[Factor, ...]
+
+    def param(self, name: str) -> ParamSetting:
+        """Return the setting of a parameter (KeyError when there is none)."""
+        for setting in self.params:
+            if setting.name == name:
+                return setting
+        raise KeyError(name)
 
 
 @record(frozen=True)
@@ -152,7 +255,8 @@ class Program:
     """A checked `.cg` file.
 
     `family` is the model the instance is made of (`gpt2`), `arguments` its sizes by header name (`layers`, `width`);
-    `file` is the path as the user gave it.
+    `file` is the path as the user gave it. `scaling` is set where a `mup` item stands; `cgc.parametrize` makes
+    `parametrization` of it, and puts its initial distributions and multipliers into the graph.
     """
 
     name: str
@@ -165,6 +269,8 @@ class Program:
     checkpoint: Checkpoint | None
     file: str
     doc: str = ""
+    scaling: Scaling | None = field(default=None, compare=False, repr=False)
+    parametrization: Parametrization | None = None
 
     @property
     def inits(self) -> dict[str, Init]:

@@ -12,9 +12,12 @@ from cgc.elaborate.items import head, read_mup, read_train, single
 from cgc.elaborate.layouts import read_checkpoint
 from cgc.elaborate.models import Argument, Built, ModelBuilder, build_instance, checked, is_closed, open_arguments
 from cgc.elaborate.modules import Module, Modules
+from cgc.elaborate.scaling import Measured, Rebuild, measure_scaling
 from cgc.elaborate.standalone import check_standalone
+from cgc.elaborate.tables import read_table, uses_depth_exponent
 from cgc.elaborate.values import Scalar
-from cgc.program import Device, Program
+from cgc.ir.graph import Graph
+from cgc.program import Device, Mup, Program, Scaling, Table
 from cgc.syntax import tree
 
 
@@ -36,6 +39,7 @@ class _Model:
     owner: Module
     built: Built
     doc: str
+    rebuild: Rebuild
 
 
 def elaborate_file(
@@ -61,6 +65,11 @@ def elaborate_file(
     result = check.run()
     found.raise_if_any(modules.sources)
     return result
+
+
+def _graph(built: Built | None, found: Diagnostics) -> Graph | Diagnostic:
+    """Return the graph of what was built, or the first fault."""
+    return found.sorted()[0] if built is None else built.graph
 
 
 class _FileCheck:
@@ -104,7 +113,13 @@ class _FileCheck:
             self._instanced.add(item.family.text)
         if built is None:
             return None
-        return _Model(item.name.text, item.family.text, located[0], checked(built), located[1].doc)
+
+        def rebuild(sizes: Mapping[str, int]) -> Graph | Diagnostic:
+            quiet = Diagnostics()
+            again = build_instance(self._modules, self._module, item, {**self._overrides, **sizes}, quiet)
+            return _graph(again[1] if again is not None else None, quiet)
+
+        return _Model(item.name.text, item.family.text, located[0], checked(built), located[1].doc, rebuild)
 
     def _definition(self, name: str, definition: tree.Definition) -> _Model | None:
         """A family of this file that nothing instantiates: compiled where it has all its sizes, else checked open."""
@@ -115,7 +130,13 @@ class _FileCheck:
         closed = is_closed(definition) or set(open_arguments(definition)) <= set(self._overrides)
         if built is None or not closed:
             return None
-        return _Model(name, name, self._module, checked(built), definition.doc)
+
+        def rebuild(sizes: Mapping[str, int]) -> Graph | Diagnostic:
+            quiet = Diagnostics()
+            other = {**given, **{key: Argument(value) for key, value in sizes.items()}}
+            return _graph(ModelBuilder(self._modules, self._module, definition, quiet).build(name, other), quiet)
+
+        return _Model(name, name, self._module, checked(built), definition.doc, rebuild)
 
     def _settings(self, keyword: str) -> list[tree.Settings]:
         items = self._module.file.items
@@ -125,12 +146,17 @@ class _FileCheck:
         mup_item = single(self._settings("mup"), "mup", self._found)
         train_item = single(self._settings("train"), "train", self._found)
         train = read_train(train_item, self._found) if train_item else None
+        tables = {name: self._table(item, False) for name, item in self._module.tables.items()}
         if not models:
             self._without_model([item for item in (mup_item,) if item])
         programs: list[Program] = []
         for model in models:
             graph, arguments = model.built.graph, model.built.arguments
-            mup = read_mup(mup_item, graph, arguments, self._found) if mup_item else None
+            scaling = None
+            mup = None
+            if mup_item:
+                mup = read_mup(mup_item, graph, arguments, self._modules.table_names(self._module), self._found)
+                scaling = self._scaling(model, mup, mup_item, tables)
             layout = model.owner.checkpoints.get(model.family)
             checkpoint = read_checkpoint(layout, graph, self._found) if layout else None
             programs.append(
@@ -145,9 +171,35 @@ class _FileCheck:
                     checkpoint,
                     self._module.shown,
                     model.doc,
+                    scaling,
                 )
             )
         return tuple(programs)
+
+    def _table(self, item: tree.Table, library: bool) -> Table:
+        return read_table(item, library, self._found)
+
+    def _scaling(self, model: _Model, mup: Mup, item: tree.Settings, tables: Mapping[str, Table]) -> Scaling | None:
+        """Return how a model grows by its `mup` item; None with faults, or where nothing is said to grow."""
+        located = self._modules.table(self._module, mup.parametrization)
+        if located is None:
+            return None
+        owner, written = located
+        table = tables.get(mup.parametrization) or self._table(written, bool(owner.library))
+        alpha = next((setting for setting in mup.values if setting.name == "alpha"), None)
+        if alpha is not None and not uses_depth_exponent(table):
+            hint = "add `parametrization = completep`, or leave `alpha` out"
+            text = f"`alpha` is an exponent of depth, which `{table.name}` does not use"
+            self._found.add(Diagnostic("CG0502", text, (Label(alpha.location),), hint))
+        if mup.init and all(rule.line("init") is None for rule in table.rules):
+            hint = "give it in the model, or choose another parametrization"
+            text = f"`{table.name}` takes initial distributions from the model, not from here"
+            self._found.add(Diagnostic("CG0502", text, (Label(mup.init[0].location),), hint))
+        if len(self._found):
+            return None
+        graph, arguments = model.built.graph, model.built.arguments
+        scale = next((line.location for line in item.lines if isinstance(line, tree.Scale)), head(item))
+        return measure_scaling(Measured(graph, arguments, model.rebuild, mup, scale), table, self._found)
 
     def _without_model(self, items: list[tree.Settings]) -> None:
         if len(self._found):

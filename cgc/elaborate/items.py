@@ -5,7 +5,7 @@ Every fault is added to the diagnostics passed in; what is returned then lacks t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, cast
 
 from cgc.diagnostics import Diagnostic, Diagnostics, Label, Location
@@ -38,7 +38,6 @@ _MUP_NUMBERS: Mapping[str, tuple[str, Limits]] = {
     "alpha": ("1.0", LEVEL),
     "init std": ("0.08", POSITIVE),
 }
-_PARAMETRIZATIONS = ("mup", "completep", "sp")
 _OVERRIDABLE = ("lr", "eps", "weight_decay", "init std")
 _PRECISIONS = ("f32", "bf16", "f16")
 _TRAIN = ("data", "tokens", "steps", "batch", "lr", "optimizer", "schedule", "clip", "precision", "seed")
@@ -80,8 +79,15 @@ def head(item: tree.Settings) -> Location:
 # ---- mup
 
 
-def read_mup(item: tree.Settings, graph: Graph, arguments: tuple[tuple[str, Static], ...], found: Diagnostics) -> Mup:
-    """Read a `mup` item for a model; `arguments` are the model's sizes by header name.
+def read_mup(
+    item: tree.Settings,
+    graph: Graph,
+    arguments: tuple[tuple[str, Static], ...],
+    tables: Sequence[str],
+    found: Diagnostics,
+) -> Mup:
+    """Read a `mup` item for a model; `arguments` are the model's sizes by header name, `tables` what
+    `parametrization` can be.
 
     In `Mup.init` and in overrides the setting `init std` is called `std`; in an override `multiply by` is `multiply`.
     """
@@ -89,12 +95,8 @@ def read_mup(item: tree.Settings, graph: Graph, arguments: tuple[tuple[str, Stat
     lines = by_name(settings, [*_MUP_NUMBERS, "parametrization"], "`mup`", found)
     numbers = {name: setting for name in _MUP_NUMBERS if (setting := _number(lines, name, found)) is not None}
     parametrization = read_line(
-        lines, "parametrization", lambda value: _one_of(value, _PARAMETRIZATIONS, "parametrization"), found
+        lines, "parametrization", lambda value: _one_of(value, tables, "parametrization"), found
     )
-    if "alpha" in numbers and parametrization != "completep":
-        hint = "add `parametrization = completep`, or leave `alpha` out"
-        place = Label(lines["alpha"].location)
-        found.add(Diagnostic("CG0502", "`alpha` is the depth exponent of CompleteP", (place,), hint))
     init = numbers.pop("init std", None)
     return Mup(
         base=_base(item, graph, arguments, found),
@@ -102,7 +104,7 @@ def read_mup(item: tree.Settings, graph: Graph, arguments: tuple[tuple[str, Stat
         values=tuple(numbers.values()),
         multipliers=_multipliers(item, graph, found),
         overrides=_overrides(item, graph, found),
-        parametrization=cast('Literal["mup", "completep", "sp"]', parametrization or "mup"),
+        parametrization=parametrization or "mup",
         location=item.location,
     )
 
@@ -225,7 +227,7 @@ def _override(line: tree.Override, found: Diagnostics) -> tuple[Setting, ...]:
     return tuple(settings)
 
 
-def _one_of(value: tree.SettingValue, words: tuple[str, ...], name: str) -> str:
+def _one_of(value: tree.SettingValue, words: Sequence[str], name: str) -> str:
     if isinstance(value, tree.Name) and value.text in words:
         return value.text
     written = f"`{value.text}`" if isinstance(value, tree.Name) else "this"

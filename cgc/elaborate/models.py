@@ -275,18 +275,22 @@ def build_instance(
         return None
     owner, definition = located
     builder = ModelBuilder(modules, owner, definition, found)
-    given = instance_arguments(builder.blocks, module, definition, item, found)
+    given = instance_arguments(builder.blocks, module, definition, item, found, overrides)
     if given is None:
         return None
-    given.update({name: Argument(value) for name, value in overrides.items()})
     built = builder.build(item.name.text, given, item)
     return builder, built
 
 
 def instance_arguments(
-    blocks: Blocks, module: Module, definition: tree.Definition, item: tree.Instance, found: Diagnostics
+    blocks: Blocks,
+    module: Module,
+    definition: tree.Definition,
+    item: tree.Instance,
+    found: Diagnostics,
+    overrides: Mapping[str, Scalar],
 ) -> dict[str, Argument] | None:
-    """Evaluate the arguments of an instance; one may use those before it."""
+    """Evaluate the arguments of an instance; one may use those before it, as `overrides` replaces them."""
     scope = Scope()
     context = blocks.context(module, Frame(Builder(Names(), blocks.functions.__getitem__), scope))
     header = {parameter.name.text: parameter for parameter in definition.header if isinstance(parameter, NAMED)}
@@ -303,7 +307,9 @@ def instance_arguments(
             if name in header:
                 check_quoted(context, header[name], argument.value)
             number = context.number(argument.value)
-            given[name] = Argument(number.value, argument.location)
+            if name in overrides:
+                number = Number(overrides[name])
+            given[name] = Argument(number.value, NOWHERE if name in overrides else argument.location)
             scope.bind(name, Number(number.value, name), argument.location)
         except Fault as fault:
             found.add(fault.diagnostic)
@@ -312,6 +318,7 @@ def instance_arguments(
                 scope.bind(argument.name.text, POISON)
         except Poisoned:
             whole = False
+    given.update({name: Argument(value) for name, value in overrides.items() if name not in given})
     return given if whole else None
 
 

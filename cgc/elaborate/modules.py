@@ -19,6 +19,8 @@ from cgc.syntax.parser import parse, read_source
 
 DEEPEST_USE = 50
 """Files that may use each other in a row."""
+TABLES = "std/parametrizations"
+"""Where the library has its parametrizations."""
 PRELUDE = ("std/nn", "std/attention", "std/positions", "std/loss")
 
 
@@ -32,6 +34,7 @@ class Module:
     blocks: dict[str, tree.Definition] = field(default_factory=dict)
     models: dict[str, tree.Definition] = field(default_factory=dict)
     checkpoints: dict[str, tree.Checkpoint] = field(default_factory=dict)
+    tables: dict[str, tree.Table] = field(default_factory=dict)
     uses: list[Module] = field(default_factory=list)
     lacking: bool = False
     """A file that it uses cannot be read: what it does not find may be there."""
@@ -79,6 +82,15 @@ class Modules:
                     self._define(module.models, item)
                 case tree.Checkpoint():
                     module.checkpoints[item.name.text] = item
+                case tree.Table(name=name):
+                    if name.text in module.tables:
+                        labels = (
+                            Label(name.location, "again here"),
+                            Label(module.tables[name.text].name.location, "first here"),
+                        )
+                        text = f"parametrization `{name.text}` is defined twice"
+                        self.found.add(Diagnostic("CG0303", text, labels, "rename one of them"))
+                    module.tables.setdefault(name.text, item)
                 case tree.Use():
                     used = self._use(item, folder)
                     if used is None:
@@ -212,6 +224,22 @@ class Modules:
             if name in candidate.models:
                 return candidate, candidate.models[name]
         return None
+
+    def table(self, module: Module, name: str) -> tuple[Module, tree.Table] | None:
+        """Find the parametrization that `name` means in `module`; the library's need no `use`."""
+        for candidate in (module, *module.uses):
+            if name in candidate.tables:
+                return candidate, candidate.tables[name]
+        library = self.library(TABLES)
+        if library is not None and name in library.tables:
+            return library, library.tables[name]
+        return None
+
+    def table_names(self, module: Module) -> list[str]:
+        """Return the names of all parametrizations that `module` can see."""
+        library = self.library(TABLES)
+        seen = (module, *module.uses, *([library] if library is not None else []))
+        return sorted({name for candidate in seen for name in candidate.tables})
 
     def model_names(self, module: Module) -> list[str]:
         """Return the names of all models that `module` can see."""
