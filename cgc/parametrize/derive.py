@@ -115,7 +115,7 @@ class Derivation:
     """Derives everything for one model. `graphs` are inlined copies: own sizes, base sizes, then grown ones."""
 
     def __init__(self, graphs: Sequence[Graph], uses: Uses, table: Table, base: Tuned, scaled: bool) -> None:
-        self._graphs = graphs
+        self.graphs = graphs
         self.uses = uses
         self._table = table
         self._tuned = base
@@ -218,7 +218,7 @@ class Derivation:
                 Site(place, group, params, values, line, self._factor_reason("" if branch else group, use, params))
             )
         for branch_site in self.uses.branches:
-            written = self._written(branch_site)
+            written = self.written(branch_site)
             values = self._factors("residual", branch_site, ())
             reason = self._factor_reason("residual", branch_site, ())
             line = self._line("residual", "multiply")
@@ -226,7 +226,7 @@ class Derivation:
         kept = [site for site in found if any(value != 1.0 for value in site.values)]
         return sorted(kept, key=lambda site: (site.place[0], -1 if site.place[1] is None else site.place[1]))
 
-    def _written(self, branch: Branch) -> tuple[str, ...]:
+    def written(self, branch: Branch) -> tuple[str, ...]:
         """Return the parameters whose products a branch adds."""
         names = {param for use in self.uses.uses if use.index in branch.writers for param in use.params}
         return tuple(sorted(names))
@@ -254,11 +254,11 @@ class Derivation:
 
     def params(self) -> list[Derived]:
         """Return what is derived for every parameter, in the order of declaration."""
-        by_param: dict[str, list[Use]] = {param.name: [] for param in self._graphs[0].params}
+        by_param: dict[str, list[Use]] = {param.name: [] for param in self.graphs[0].params}
         for use in self.uses.uses:
             for param in sorted(use.params):
                 by_param[param].append(use)
-        tables = [{param.name: param for param in graph.params} for graph in self._graphs]
+        tables = [{param.name: param for param in graph.params} for graph in self.graphs]
         return [self._param([table[name] for table in tables], uses) for name, uses in by_param.items()]
 
     def _param(self, copies: Sequence[Param], uses: Sequence[Use]) -> Derived:
@@ -314,6 +314,11 @@ class Derivation:
             reason = f"{self._why(group, 'init', use) or 'not scaled'}, from {start:g} at the base sizes, {origin}"
         inits = tuple(_resized(init, std) for init, std in zip(declared, stds, strict=True))
         return inits, Quantity(stds, line, reason, override is not None)
+
+    def path(self, index: int) -> str:
+        """Return the path of the node at a place, or the name of its result."""
+        node = self._nodes[index]
+        return node.path or node.outputs[0].name
 
     def place(self, site: Site) -> tuple[str, Location]:
         """Return the path that names a multiplier, and where its node was written."""

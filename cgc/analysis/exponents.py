@@ -1,0 +1,453 @@
+"""The static coordinate check's arithmetic: with which power of the growing size every value grows.
+
+Every value has three exponents a, meaning that a typical coordinate is Θ(n^a) as the sizes that grow go with n: at
+initialization, after training steps, and the change between the two. A contraction over n entries adds 1/2 where its
+operands are independent (a fresh random weight: a central limit) and 1 where they are correlated (a weight's update
+with the activations it was made from; two trained activations: a law of large numbers). Adam's update of a weight has
+coordinates of the size of its learning rate. Sources: Yang and Hu 2021, arXiv 2011.14522; Yang et al. 2022, arXiv
+2203.03466; for depth Dey et al. 2025, arXiv 2505.01618.
+
+Sizes are compared between two inlined copies of one model, node by node; loops are walked once or twice, however long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias, assert_never
+
+from cgc.ir.graph import Graph, Node, Region, Value
+from cgc.ir.ops import (
+    Binary,
+    Call,
+    Cast,
+    Concat,
+    Constant,
+    Dot,
+    Gather,
+    Merge,
+    Position,
+    Reduce,
+    Rename,
+    Repeat,
+    Scan,
+    Slice,
+    Split,
+    TopK,
+    Transpose,
+    Unary,
+    Where,
+)
+
+ZERO = -math.inf
+"""The exponent of what is exactly zero, or does not change."""
+
+FactKind: TypeAlias = Literal["product", "lookup", "elementwise", "scores", "branch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Exponents of a value: at initialization, after training, and of the change.
+
+    `aligned` is the part of the change that is alike in all layers: updates of the weights that write the value. What
+    comes through fresh random weights is independent from layer to layer.
+    """
+
+    init: float
+    after: float
+    change: float
+    aligned: float
+
+    def shifted(self, exponent: float) -> Scale:
+        """Return the exponents of the value times Θ(n^exponent)."""
+        return Scale(self.init + exponent, self.after + exponent, self.change + exponent, self.aligned + exponent)
+
+
+def scale(init: float, after: float, change: float) -> Scale:
+    """Return exponents of a value of which nothing more is known."""
+    return Scale(init, after, change, change)
+
+
+NOTHING = scale(ZERO, ZERO, ZERO)
+STEADY = scale(0.0, 0.0, 0.0)
+FIXED = scale(0.0, 0.0, ZERO)
+
+
+@dataclass(slots=True)
+class Fact:
+    """What the check asks of one place: `own` is by how much the update of `params` alone moves the value there.
+
+    `depth` is the exponent of the number of turns of the loops around, `writes` tells whether the value goes into a
+    residual stream, `said` is what numbers in the model's text contribute.
+    """
+
+    kind: FactKind
+    index: int
+    operand: int
+    params: tuple[str, ...]
+    scale: Scale
+    own: float
+    feeds: bool
+    depth: float = 0.0
+    writes: bool = False
+    said: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ParamScale:
+    """Exponents of a parameter: initial coordinates, learning rate; `random` unless it starts constant."""
+
+    init: float
+    rate: float
+    random: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A value: its exponents, which parameters it is a view of, its place among the facts while only numbers scale it,
+    the carried value it is a sum with, and what was added to that.
+    """
+
+    scale: Scale
+    params: tuple[str, ...] = ()
+    random: bool = False
+    fact: Fact | None = None
+    number: float | None = None
+    stream: str = ""
+    added: Scale = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Two inlined copies of a model, by how much the second one is larger, and how everything given changes with it.
+
+    `factors` are exponents of forward multipliers by place, `feeding` the places whose results a contraction reads,
+    `writers` those of products that are added to a residual stream, `branches` where that happens.
+    """
+
+    own: Graph
+    grown: Graph
+    ratio: float
+    params: Mapping[str, ParamScale]
+    factors: Mapping[tuple[int, int | None], float]
+    feeding: frozenset[int]
+    writers: frozenset[int]
+    branches: Mapping[int, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+
+
+def coordinate_exponents(growth: Growth) -> list[Fact]:
+    """Return the exponents at every use of a parameter, every product of activations, every branch, in order."""
+    return _Walk(growth).run()
+
+
+def exponent(value: float, larger: float, ratio: float) -> float:
+    """Return the power of the growth `ratio` by which `larger` exceeds `value`, rounded to twelfths."""
+    if value == 0 or larger == 0 or math.isinf(value) or math.isinf(larger):
+        return ZERO if value == 0 or math.isinf(value) else 0.0
+    power = math.log(abs(larger / value)) / math.log(ratio)
+    return round(power * 12) / 12
+
+
+def _add(a: Scale, b: Scale) -> Scale:
+    pairs = ((a.init, b.init), (a.after, b.after), (a.change, b.change), (a.aligned, b.aligned))
+    return Scale(*(max(pair) for pair in pairs))
+
+
+def _multiply(a: Scale, b: Scale) -> Scale:
+    return scale(a.init + b.init, a.after + b.after, max(a.change + b.after, a.after + b.change))
+
+
+def _power(a: Scale, power: float) -> Scale:
+    """Return the exponents of a^power; what is zero is taken for a constant."""
+    if a.after == ZERO:
+        return FIXED
+    init = 0.0 if a.init == ZERO else a.init * power
+    return scale(init, a.after * power, a.after * power + (a.change - a.after))
+
+
+def _bounded(a: Scale, odd: bool) -> Scale:
+    """Return the exponents of a bounded function; an odd one is linear near zero."""
+    if odd:
+        return scale(min(a.init, 0.0), min(a.after, 0.0), min(a.change, 0.0))
+    return scale(0.0, 0.0, min(a.change, 0.0))
+
+
+class _Walk:
+    def __init__(self, growth: Growth) -> None:
+        self._growth = growth
+        self._states: dict[str, _State] = {}
+        self._facts: list[Fact] = []
+        self._index = 0
+        self._deep = 0.0
+
+    def run(self) -> list[Fact]:
+        """Walk the whole graph."""
+        own, grown = self._growth.own, self._growth.grown
+        for value in own.inputs:
+            self._states[value.name] = _State(FIXED)
+        for param in own.params:
+            known = self._growth.params[param.name]
+            start = scale(known.init, max(known.init, known.rate), known.rate)
+            self._states[param.name] = _State(start, (param.name,), known.random)
+        self._region(own.body, grown.body)
+        return self._facts
+
+    def _grow(self, value: Value, twin: Value, names: Sequence[str]) -> float:
+        """Return the exponent of the number of entries of some dimensions."""
+        total = 0.0
+        for dim, larger in zip(value.type.dims, twin.type.dims, strict=True):
+            if dim.name in names and isinstance(dim.size, int) and isinstance(larger.size, int):
+                total += exponent(dim.size, larger.size, self._growth.ratio)
+        return total
+
+    def _region(self, own: Region, grown: Region) -> None:
+        for node, twin in zip(own.nodes, grown.nodes, strict=True):
+            index, self._index = self._index, self._index + 1
+            if isinstance(node.op, Repeat) and isinstance(twin.op, Repeat):
+                self._repeat(node, node.op, twin.op)
+                continue
+            state = self._made(index, node, twin)
+            factor = self._growth.factors.get((index, None))
+            if factor is not None:
+                state = _scaled(state, factor)
+            for value in node.outputs:
+                self._states[value.name] = state
+
+    # ---- loops
+
+    def _repeat(self, node: Node, op: Repeat, twin: Repeat) -> None:
+        """Walk the body until the carried values stay as they are; a sum with a carried value adds up over the loop."""
+        sizes = (op.stack.size, twin.stack.size)
+        longer = exponent(*sizes, self._growth.ratio) if all(isinstance(size, int) for size in sizes) else 0.0  # type: ignore[arg-type]
+        around, self._deep = self._deep, self._deep + longer
+        start, known = self._index, len(self._facts)
+        carried = [_settled(self._states[value.name]).scale for value in node.inputs[: op.carried]]
+        for _ in range(4):
+            del self._facts[known:]
+            self._index = start
+            for at, (argument, given) in enumerate(zip(op.body.arguments, node.inputs, strict=True)):
+                outer = self._states[given.name]
+                self._states[argument.name] = _State(carried[at], stream=argument.name) if at < op.carried else outer
+            self._region(op.body, twin.body)
+            results = [self._result(op, at, longer) for at in range(op.carried)]
+            joined = [_add(before, after) for before, after in zip(carried, results, strict=True)]
+            if joined == carried:
+                break
+            carried = joined
+        self._deep = around
+        for value, scale in zip(node.outputs, carried, strict=True):
+            self._states[value.name] = _State(scale)
+
+    def _result(self, op: Repeat, at: int, longer: float) -> Scale:
+        state = _settled(self._states[op.body.results[at].name])
+        if state.stream != op.body.arguments[at].name or state.added == NOTHING:
+            return state.scale
+        init, change = summed(state.added, longer)
+        return scale(init, max(init, change), change)
+
+    # ---- one node
+
+    def _read(self, index: int, node: Node, at: int) -> _State:
+        """Return an operand with what scales it here."""
+        state = self._states[node.inputs[at].name]
+        factor = self._growth.factors.get((index, at))
+        if factor is None:
+            return state
+        state = _settled(state)
+        return replace(state, scale=state.scale.shifted(factor))
+
+    def _made(self, index: int, node: Node, twin: Node) -> _State:
+        operands = [self._read(index, node, at) for at in range(len(node.inputs))]
+        match node.op:
+            case Constant() | Position():
+                return self._source(node, twin)
+            case Binary():
+                return self._binary(index, node, operands)
+            case Unary(kind):
+                return self._unary(kind, operands[0])
+            case Where():
+                return _State(_add(_settled(operands[1]).scale, _settled(operands[2]).scale))
+            case Dot():
+                return self._dot(index, node, twin, operands)
+            case Gather():
+                return self._lookup(index, operands[0])
+            case Reduce() | Scan():
+                over = (node.op.over,) if isinstance(node.op, Scan) else node.op.over
+                sums = isinstance(node.op, Scan) or node.op.kind == "sum"
+                grown = self._grow(node.inputs[0], twin.inputs[0], over) if sums else 0.0
+                state = _settled(operands[0])
+                return replace(state, scale=state.scale.shifted(grown), stream="", number=None)
+            case Rename() | Transpose() | Cast() | Split() | Merge() | Slice() | TopK():
+                return operands[0]
+            case Concat():
+                return self._concat([_settled(operand) for operand in operands])
+            case Call() | Repeat():
+                raise AssertionError("inlined, and handled before")
+            case op:
+                assert_never(op)
+
+    def _source(self, node: Node, twin: Node) -> _State:
+        if isinstance(node.op, Constant) and isinstance(twin.op, Constant):
+            value = float(node.op.value)
+            power = exponent(value, float(twin.op.value), self._growth.ratio)
+            return _State(scale(power, power, ZERO), number=value)
+        return _State(FIXED.shifted(self._grow(node.output, twin.output, node.output.type.names)))
+
+    def _concat(self, operands: Sequence[_State]) -> _State:
+        largest = NOTHING
+        for operand in operands:
+            largest = _add(largest, operand.scale)
+        params = tuple(dict.fromkeys(name for operand in operands for name in operand.params))
+        return _State(largest, params, any(operand.random for operand in operands))
+
+    def _unary(self, kind: str, operand: _State) -> _State:
+        if kind == "neg":
+            return operand
+        state = _settled(operand)
+        x = state.scale
+        match kind:
+            case "abs" | "floor":
+                pass
+            case "sqrt":
+                x = _power(x, 0.5)
+            case "rsqrt":
+                x = _power(x, -0.5)
+            case "tanh" | "erf" | "sin":
+                x = _bounded(x, odd=True)
+            case "log":
+                x = scale(0.0, 0.0, min(x.change - x.after, 0.0) if x.after > ZERO else ZERO)
+            case _:
+                x = _bounded(x, odd=False)
+        return _State(x, state.params, state.random)
+
+    def _binary(self, index: int, node: Node, operands: list[_State]) -> _State:
+        assert isinstance(node.op, Binary)
+        kind = node.op.kind
+        left, right = operands
+        for at, state in enumerate(operands):
+            other = operands[1 - at]
+            if other.number is not None and (kind == "mul" or (kind == "div" and at == 0)):
+                power = other.scale.init if kind == "mul" else -other.scale.init
+                if state.fact is not None:
+                    state.fact.said += power
+                return replace(_scaled(state, power), stream="", added=NOTHING)
+        self._elementwise(index, operands, kind)
+        a, b = _settled(left), _settled(right)
+        match kind:
+            case "add" | "sub":
+                return self._sum(index, a, b)
+            case "max" | "min":
+                return _State(_add(a.scale, b.scale))
+            case "mul":
+                return _State(_multiply(a.scale, b.scale))
+            case "div":
+                return _State(_multiply(a.scale, _power(b.scale, -1.0)))
+            case "pow":
+                return _State(_power(a.scale, b.number) if b.number is not None else FIXED)
+            case _:
+                return _State(FIXED)
+
+    def _sum(self, index: int, a: _State, b: _State) -> _State:
+        branch = self._growth.branches.get(index)
+        if branch is not None:
+            at, params = branch
+            written = (a, b)[at].scale
+            self._facts.append(Fact("branch", index, at, params, written, written.aligned, True, self._deep))
+        total = _add(a.scale, b.scale)
+        for state, other in ((a, b), (b, a)):
+            if state.stream and not other.stream:
+                return _State(total, stream=state.stream, added=_add(state.added, other.scale))
+        number = a.number + b.number if a.number is not None and b.number is not None else None
+        return _State(total, number=number)
+
+    def _elementwise(self, index: int, operands: Sequence[_State], kind: str) -> None:
+        for at, state in enumerate(operands):
+            other = operands[1 - at]
+            if not state.params or other.params or other.number is not None:
+                continue
+            own = state.scale.change
+            if kind in ("mul", "div"):
+                own += _settled(other).scale.after
+            feeds = index in self._growth.feeding
+            self._facts.append(Fact("elementwise", index, at, state.params, state.scale, own, feeds, self._deep))
+
+    def _lookup(self, index: int, table: _State) -> _State:
+        if not table.params:
+            return replace(_settled(table), stream="")
+        feeds = index in self._growth.feeding
+        fact = Fact("lookup", index, 0, table.params, table.scale, table.scale.change, feeds, self._deep)
+        self._facts.append(fact)
+        return _State(table.scale, fact=fact)
+
+    def _dot(self, index: int, node: Node, twin: Node, operands: list[_State]) -> _State:
+        assert isinstance(node.op, Dot)
+        grown = self._grow(node.inputs[0], twin.inputs[0], node.op.over)
+        feeds = index in self._growth.feeding
+        held = next((at for at, state in enumerate(operands) if state.params), None)
+        if held is None:
+            a, b = (_settled(state).scale for state in operands)
+            same = node.inputs[0] == node.inputs[1]
+            init = a.init + b.init + (grown if same else grown / 2)
+            moved = max(a.change + b.after, a.after + b.change) + grown
+            made = scale(init, max(init, moved), moved)
+            if same:
+                return _State(made)
+            fact = Fact("scores", index, 0, (), made, moved, feeds, self._deep)
+        else:
+            weight, x = operands[held], _settled(operands[1 - held]).scale
+            half = grown / 2 if weight.random else grown
+            init = x.init + weight.scale.init + half
+            own = x.after + weight.scale.change + grown
+            passed = x.change + weight.scale.init + (half if feeds else grown)
+            change = max(own, passed)
+            made = Scale(init, max(init, change), change, own)
+            writes = index in self._growth.writers
+            fact = Fact("product", index, held, weight.params, made, own, feeds, self._deep, writes)
+        self._facts.append(fact)
+        return _State(made, fact=fact)
+
+
+def _scaled(state: _State, power: float) -> _State:
+    """Return a value times Θ(n^power); what the check asks of it moves with it."""
+    if state.fact is not None:
+        state.fact.scale = state.fact.scale.shifted(power)
+        state.fact.own += power
+    return replace(state, scale=state.scale.shifted(power))
+
+
+def _settled(state: _State) -> _State:
+    """Return a value as what reads it sees it: a fault is reported where it arises, and not again downstream."""
+    if state.fact is None:
+        return state
+    return replace(state, scale=STEADY if faults(state.fact) else state.scale, fact=None)
+
+
+def faults(fact: Fact) -> tuple[str, ...]:
+    """Return what is wrong at a place: `init` or `update`, each with `grows` or `vanishes`.
+
+    Initial activations are Θ(1), or zero; scores and what no contraction reads (logits) may be smaller. An update moves
+    the value at its place by exactly Θ(1), and everything together moves it by no more than that.
+    """
+    found: list[str] = []
+    small = fact.kind in ("scores", "branch") or not fact.feeds
+    summed_later = fact.kind == "branch" or (fact.writes and fact.depth > 0)
+    init, change, own = fact.scale.init, fact.scale.change, fact.own
+    if fact.kind == "branch":
+        init, change = summed(fact.scale, fact.depth)
+        own += fact.depth
+    if fact.kind != "elementwise":
+        if init > 0:
+            found.append("init grows")
+        elif ZERO < init < 0 and not small and not summed_later:
+            found.append("init vanishes")
+    if own > 0 or (fact.kind != "elementwise" and change > 0):
+        found.append("update grows")
+    elif ZERO < own < 0 and not summed_later:
+        found.append("update vanishes")
+    return tuple(found)
+
+
+def summed(added: Scale, depth: float) -> tuple[float, float]:
+    """Return the exponents at initialization and of the change of what Θ(n^depth) layers add to a residual stream."""
+    return added.init + depth / 2, max(added.aligned + depth, added.change + depth / 2)
