@@ -92,7 +92,7 @@ def print_rich(renderable: RenderableType) -> None:
     """Print a table or the like; at full width where the output is no terminal."""
     from rich.console import Console
 
-    console = Console() if sys.stdout.isatty() else Console(width=140, color_system=None)
+    console = Console() if sys.stdout.isatty() else Console(width=160, color_system=None)
     console.print(renderable)
 
 
@@ -116,15 +116,32 @@ def main() -> None:
 
 
 @main.command()
-@options(FILE, SET, FORMAT, TIMINGS, DUMP, MODEL)
+@options(
+    FILE,
+    click.option("--scaling", is_flag=True, help="Show how every tensor scales as the `mup` item's sizes grow."),
+    SET,
+    FORMAT,
+    TIMINGS,
+    DUMP,
+    MODEL,
+)
 def check(
-    file: str, settings: tuple[str, ...], as_json: str, timings: bool, dump_after: str | None, model: str | None
+    file: str,
+    scaling: bool,
+    settings: tuple[str, ...],
+    as_json: str,
+    timings: bool,
+    dump_after: str | None,
+    model: str | None,
 ) -> None:
-    """Find every mistake in FILE."""
+    """Find every mistake in FILE, also in how its model scales."""
     from cgc.driver import check as run
     from cgc.driver import select
     from cgc.show import summary_data, summary_text
 
+    if scaling:
+        _check_scaling(load_for_scaling(file, settings, model), file, as_json)
+        return
     clock = Timings()
     checked = run(file, parse_overrides(settings), clock)
     if dump_after:
@@ -143,6 +160,24 @@ def check(
             counts = f"{len(checked.models)} models, {len(checked.blocks)} blocks, {len(checked.devices)} devices"
             click.echo(f"{file}: no faults ({counts})")
     _report(clock, timings)
+
+
+def _check_scaling(program: Program, file: str, as_json: str) -> None:
+    from cgc.driver import check as run
+    from cgc.parametrize.model import scaling_check
+    from cgc.show_scaling import scaling_data, scaling_table
+
+    found = scaling_check(program)
+    if found is None:
+        raise UsageError(f"--scaling: {file} has no `mup` item that says what grows")
+    faults = found.diagnostics()
+    if as_json == "json":
+        listed = [diagnostic.to_json() for diagnostic in faults]
+        print_json({"ok": not faults, "diagnostics": listed, "scaling": scaling_data(found)})
+        sys.exit(1 if faults else 0)
+    print_rich(scaling_table(program, found))
+    if faults:
+        run(file)
 
 
 @main.command()
@@ -267,9 +302,41 @@ def verify(
 
 
 @main.command()
-@options(click.argument("code"), FORMAT)
-def explain(code: str, as_json: str) -> None:
-    """Explain a diagnostic by its CODE, such as CG0203."""
+@options(click.argument("subject"), click.argument("parameter", required=False), SET, MODEL, FORMAT)
+def explain(subject: str, parameter: str | None, settings: tuple[str, ...], model: str | None, as_json: str) -> None:
+    """Explain a diagnostic by its code (`cgc explain CG0203`), or how a parameter of a model is parametrized
+    (`cgc explain FILE h.attention.q.w`).
+    """
+    if parameter is None:
+        _explain_code(subject, as_json)
+    else:
+        _explain_param(load_for_scaling(subject, settings, model), parameter, as_json)
+
+
+def load_for_scaling(file: str, settings: tuple[str, ...], model: str | None) -> Program:
+    """Return the program of a file, whether or not it scales as it should."""
+    from cgc.driver import load_program
+
+    return load_program(file, parse_overrides(settings), model, scaling="none")
+
+
+def _explain_param(program: Program, path: str, as_json: str) -> None:
+    from difflib import get_close_matches
+
+    from cgc.show import explain_param, params_data
+
+    names = [param.name for param in program.graph.params]
+    if path not in names:
+        near = get_close_matches(path, names, 1, 0.4)
+        raise UsageError(f"there is no parameter `{path}`" + (f"; did you mean `{near[0]}`?" if near else ""))
+    if as_json == "json":
+        (data,) = (entry for entry in params_data(program)["params"] if entry["name"] == path)
+        print_json({**data, "explanation": explain_param(program, path)})
+    else:
+        click.echo(explain_param(program, path))
+
+
+def _explain_code(code: str, as_json: str) -> None:
     from difflib import get_close_matches
 
     from cgc.diagnostics.codes import CODES

@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from cgc.diagnostics import Diagnostic, InputError, Label, Location
 from cgc.elaborate.files import Checked, elaborate_file
@@ -54,8 +54,17 @@ class Timings:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def check(path: str, overrides: Mapping[str, Scalar] | None = None, timings: Timings | None = None) -> Checked:
-    """Check a file.
+Strictness: TypeAlias = Literal["all", "usual", "none"]
+"""Which faults of scaling count: all; all but those of the library's `sp`, which is meant not to scale; none."""
+
+
+def check(
+    path: str,
+    overrides: Mapping[str, Scalar] | None = None,
+    timings: Timings | None = None,
+    scaling: Strictness = "all",
+) -> Checked:
+    """Check a file; its models are parametrized as their `mup` item says.
 
     Raises:
         InputError: with every fault found.
@@ -66,9 +75,31 @@ def check(path: str, overrides: Mapping[str, Scalar] | None = None, timings: Tim
         text = read_source(Path(path), path)
     with timings.stage("parse and elaborate"):
         try:
-            return elaborate_file(text, path, overrides)
+            checked = elaborate_file(text, path, overrides)
         except InputError as error:
             raise _as_usage(error, overrides or {}) from error
+    if all(program.scaling is None for program in checked.programs):
+        return checked
+    with timings.stage("parametrize"):
+        return parametrize_checked(checked, scaling)
+
+
+def parametrize_checked(checked: Checked, scaling: Strictness) -> Checked:
+    """Parametrize the models of a file (InputError as `check`)."""
+    from cgc.parametrize.model import parametrized
+
+    found: list[Diagnostic] = []
+    programs: list[Program] = []
+    for program in checked.programs:
+        made, faults = parametrized(program)
+        programs.append(made)
+        table = program.scaling.table if program.scaling is not None else None
+        meant = table is not None and table.library and table.name == "sp"
+        if made.parametrization is None or scaling == "all" or (scaling == "usual" and not meant):
+            found += faults
+    if found:
+        raise InputError(found, checked.sources)
+    return replace(checked, programs=tuple(programs))
 
 
 def _as_usage(error: InputError, overrides: Mapping[str, Scalar]) -> Exception:
@@ -111,9 +142,10 @@ def load_program(
     overrides: Mapping[str, Scalar] | None = None,
     model: str | None = None,
     timings: Timings | None = None,
+    scaling: Strictness = "usual",
 ) -> Program:
     """Check a file and return its program (errors as `check` and `select`)."""
-    return select(check(path, overrides, timings), path, model)
+    return select(check(path, overrides, timings, scaling), path, model)
 
 
 def after_pass(graph: Graph, name: str) -> Graph:

@@ -91,9 +91,10 @@ GROWTH = 256
 
 @record(frozen=True)
 class Scaling:
-    """What parametrization starts from: the table, the model at its base sizes, and how it grows."""
+    """What parametrization starts from: the table, the model as written, at its base sizes, and how it grows."""
 
     table: Table
+    own: Graph
     base: Graph
     grown: tuple[Grown, ...]
 

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from cgc.ir.graph import Graph, Init
-from cgc.program import Program
+from cgc.program import Parametrization, ParamSetting, Program
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,20 +28,34 @@ def params_data(program: Program) -> dict[str, Any]:
 
     A parameter of a `repeat` is one entry, its loop's dimension first; `count` is the number of its scalars.
     """
-    graph = program.graph
+    from cgc.parametrize.model import parametrization_of
+
+    graph, made = program.graph, parametrization_of(program)
     return {
         "model": program.name,
         "family": program.family,
+        "parametrization": made.name,
         "total": graph.parameter_count,
         "params": [
             {
                 "name": param.name,
                 "dims": list(param.type.names),
                 "shape": list(param.type.shape),
+                "class": setting.group,
+                "multiplier": setting.multiplier,
                 "init": init_data(param.init),
+                "lr": setting.lr,
+                "lr_factor": setting.lr_factor,
+                "eps": setting.eps,
+                "weight_decay": setting.weight_decay,
+                "overridden": list(setting.overridden),
                 "count": param.type.count,
             }
-            for param in graph.params
+            for param, setting in zip(graph.params, made.params, strict=True)
+        ],
+        "multipliers": [
+            {"path": factor.path, "class": factor.group, "value": factor.value, "reason": factor.reason}
+            for factor in made.factors
         ],
     }
 
@@ -50,18 +64,83 @@ def params_table(program: Program) -> Table:
     """Return the parameters as a table for the terminal."""
     from rich.table import Table
 
+    from cgc.parametrize.model import parametrization_of
+
+    made = parametrization_of(program)
     total = program.graph.parameter_count
-    table = Table(title=f"{program.name}: {total:,} parameters", title_justify="left", title_style="bold")
+    title = f"{program.name}: {total:,} parameters ({made.name})"
+    table = Table(title=title, title_justify="left", title_style="bold", caption=_factors(made), caption_justify="left")
+    columns = list(zip(program.graph.params, made.params, strict=True))
+    optional = {
+        "multiplier": [f"{setting.multiplier:.4g}" if setting.multiplier != 1 else "" for _, setting in columns],
+        "lr": [_number(setting.lr, setting, "lr") for _, setting in columns],
+        "eps": [_number(setting.eps, setting, "eps") for _, setting in columns],
+        "weight decay": [_number(setting.weight_decay, setting, "weight_decay") for _, setting in columns],
+    }
+    shown = {name: cells for name, cells in optional.items() if any(cells)}
     table.add_column("parameter", no_wrap=True)
-    table.add_column("dimensions")
-    table.add_column("shape", justify="right")
-    table.add_column("init")
+    table.add_column("dimensions", no_wrap=True)
+    table.add_column("class", no_wrap=True)
+    table.add_column("init", no_wrap=True)
+    for name in shown:
+        table.add_column(name, justify="right")
     table.add_column("count", justify="right")
-    for param in program.graph.params:
-        dims = ", ".join(param.type.names)
-        shape = " × ".join(map(str, param.type.shape))
-        table.add_row(param.name, dims, shape, str(param.init), f"{param.type.count:,}")
+    for at, (param, setting) in enumerate(columns):
+        dims = ", ".join(f"{dim.name} {dim.size}" for dim in param.type.dims)
+        init = f"{param.init}{'*' if 'init' in setting.overridden else ''}"
+        cells = [column[at] for column in shown.values()]
+        table.add_row(param.name, dims, setting.group, init, *cells, f"{param.type.count:,}")
     return table
+
+
+def _number(value: float | None, setting: ParamSetting, name: str) -> str:
+    """Return a number for the table; a star marks what an `override` gave."""
+    return "" if value is None else f"{value:.4g}{'*' if name in setting.overridden else ''}"
+
+
+def _factors(made: Parametrization) -> str | None:
+    """Return the forward multipliers in one line each, None where there are none."""
+    lines = [f"{factor.path} × {factor.value:.6g}: {factor.reason}" for factor in made.factors]
+    if any(setting.overridden for setting in made.params):
+        lines.append("* from an override")
+    return "\n".join(dict.fromkeys(lines)) or None
+
+
+def explain_param(program: Program, path: str) -> str:
+    """Return why a parameter has the settings it has: its dimensions, its class, the rules, their source.
+
+    Raises:
+        KeyError: there is no such parameter.
+    """
+    from cgc.parametrize.model import parametrization_of
+
+    made = parametrization_of(program)
+    setting = made.param(path)
+    param = next(param for param in program.graph.params if param.name == path)
+    dims = ", ".join(f"{dim.name} = {dim.size}" for dim in param.type.dims)
+    lines = [f"{path} [{dims}], declared at {param.location}", "", f"class: {setting.group}"]
+    if len(setting.uses) > 1:
+        lines.append(f"used as: {', '.join(setting.uses)}; its own settings are those of its class")
+    values = {
+        "multiplier": f"{setting.multiplier:.6g}",
+        "init": str(param.init),
+        "lr": "no base rate is given" if setting.lr is None else f"{setting.lr:.6g}",
+        "eps": "no base value is given" if setting.eps is None else f"{setting.eps:.6g}",
+        "weight_decay": "no base value is given" if setting.weight_decay is None else f"{setting.weight_decay:.6g}",
+    }
+    reasons = dict(setting.reasons)
+    for name, value in values.items():
+        if name != "multiplier" or name in reasons:
+            lines.append(f"{name}: {value}    {reasons.get(name, '')}".rstrip())
+    others = [factor for factor in made.factors if factor.reason not in reasons.values()]
+    if others:
+        lines += ["", "other forward multipliers of the model:"]
+        lines += [f"  {factor.path} × {factor.value:.6g}    {factor.reason}" for factor in others]
+    source = program.scaling.table if program.scaling is not None else None
+    if source is not None:
+        lines += ["", f"rules: parametrization {source.name}, {source.location}"]
+    lines.append("weight decay is multiplied by the learning rate, as in PyTorch's AdamW")
+    return "\n".join(lines)
 
 
 def params_html(program: Program) -> str:

@@ -55,7 +55,7 @@ def measure_scaling(model: Measured, table: Table, found: Diagnostics) -> Scalin
         hint = f"{because}; `scale` names everything that grows, as in `scale width from 256, heads from 4`"
         found.add(Diagnostic("CG0511", text, (Label(model.place),), hint))
         return None
-    return Scaling(table, base, tuple(grown))
+    return Scaling(table, model.graph, base, tuple(grown))
 
 
 def _base(model: Measured, found: Diagnostics) -> Graph | None:

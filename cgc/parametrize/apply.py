@@ -4,9 +4,9 @@ Before:
     %logits : f32[vocab=8] = dot %x, %wte {"over": ["width"]} ; logits
 
 After, with a factor of 0.5 at that node:
-    %logits_unscaled : f32[vocab=8] = dot %x, %wte {"over": ["width"]} ; logits
-    %factor : f32[] = constant {"value": 0.5, "dtype": "f32", "text": ""} ; logits
-    %logits : f32[vocab=8] = binary %logits_unscaled, %factor {"kind": "mul"} ; logits
+    %dot : f32[vocab=8] = dot %x, %wte {"over": ["width"]} ; logits
+    %constant : f32[] = constant {"value": 0.5, "dtype": "f32", "text": ""} ; logits
+    %logits : f32[vocab=8] = binary %dot, %constant {"kind": "mul"} ; logits
 
 Where the result is multiplied by a number of its block's header already (`scale` of the library's `attend`), that
 number changes instead. In a block of the library the factor goes to an argument that the node takes as it is, so that
@@ -22,9 +22,9 @@ from typing import TypeAlias
 
 from cgc.ir.builder import Names
 from cgc.ir.graph import Function, Graph, Node, Region, Static, Value, walk
-from cgc.ir.ops import Binary, Call, Constant, Dot, Repeat
+from cgc.ir.ops import Binary, Call, Constant, Dot, Repeat, opcode
 from cgc.ir.types import TensorType
-from cgc.parametrize.derive import Place
+from cgc.parametrize.derive import Place, tidy
 from cgc.passes.dead_code import eliminate_dead_code
 
 Factors: TypeAlias = Mapping[Place, float]
@@ -177,7 +177,7 @@ class _Folds:
         divides = kind == "div" and reader.inputs[0] == node.output
         if not (kind == "mul" or divides) or self._scope.static.get(name) != value or isinstance(value, bool):
             return False
-        number = value / factor if divides else value * factor
+        number = tidy(value / factor if divides else value * factor)
         self.numbers[other.name] = number
         self._scope.static[name] = number
         return True
@@ -206,7 +206,7 @@ def _names_of(region: Region) -> Names:
 def _product(value: Value, factor: float, result: Value, node: Node, scope: _Scope) -> Sequence[Node]:
     scope.inserted = True
     dtype = value.type.dtype
-    number = Value(scope.names.fresh("factor"), TensorType((), dtype))
+    number = Value(scope.names.fresh("constant"), TensorType((), dtype))
     return (
         Node(Constant(factor, dtype), (), (number,), node.path, node.location),
         Node(Binary("mul"), (value, number), (result,), node.path, node.location),
@@ -216,13 +216,13 @@ def _product(value: Value, factor: float, result: Value, node: Node, scope: _Sco
 def _scaled_operand(node: Node, operand: int, factor: float, scope: _Scope) -> tuple[Sequence[Node], Node]:
     """Return the nodes that scale an operand, and the node that reads it."""
     value = node.inputs[operand]
-    scaled = Value(scope.names.fresh(f"{value.name}_scaled"), value.type)
+    scaled = Value(scope.names.fresh("binary"), value.type)
     inputs = tuple(scaled if at == operand else given for at, given in enumerate(node.inputs))
     return _product(value, factor, scaled, node, scope), replace(node, inputs=inputs)
 
 
 def _scaled_result(node: Node, factor: float, scope: _Scope) -> Iterator[Node]:
     """Yield the node and the nodes that scale its result, which keeps its name."""
-    unscaled = Value(scope.names.fresh(f"{node.output.name}_unscaled"), node.output.type)
+    unscaled = Value(scope.names.fresh(opcode(node.op)), node.output.type)
     yield replace(node, outputs=(unscaled,))
     yield from _product(unscaled, factor, node.output, node, scope)

@@ -92,7 +92,7 @@ class Check:
         scaling = self._program.scaling
         if scaling is None:
             return []
-        chains = call_chains(self._program.graph)
+        chains = call_chains(scaling.own)
         grouped: dict[tuple[str, Location, str], list[Finding]] = {}
         for finding in self.findings():
             for fault in finding.faults:

@@ -187,7 +187,7 @@ class Derivation:
         line = self._line(group, name)
         if line is None:
             return tuple(plain for _ in self._copies)
-        return tuple(evaluate(line.value, self._names(group, use, copy, tuned)) for copy in self._copies)
+        return tuple(tidy(evaluate(line.value, self._names(group, use, copy, tuned))) for copy in self._copies)
 
     def _why(self, group: str, name: str, use: Use | Branch | None) -> str:
         """Return the rule for a quantity with the numbers that stand in it."""
@@ -243,7 +243,7 @@ class Derivation:
     def _factors(self, group: str, use: Use | Branch, params: Sequence[str]) -> Numbers:
         ruled = self._ruled(group, "multiply", use, self._tuned, 1.0)
         said = math.prod(float(line.value) for line in self._said(group, params))
-        return tuple(value * said for value in ruled)
+        return tuple(tidy(value * said) for value in ruled)
 
     def _factor_reason(self, group: str, use: Use | Branch, params: Sequence[str]) -> str:
         parts = [self._why(group, "multiply", use)] if self._line(group, "multiply") else []
@@ -309,7 +309,7 @@ class Derivation:
         else:
             start = own[1] if override is None else float(override.value)
             unit = self._ruled(group, "init", use, _with(self._tuned, "std", 1.0), 1.0)
-            stds = tuple(start * value / unit[1] for value in unit)
+            stds = tuple(tidy(start * value / unit[1]) for value in unit)
             origin = "declared" if override is None else f"the override ({override.location})"
             reason = f"{self._why(group, 'init', use) or 'not scaled'}, from {start:g} at the base sizes, {origin}"
         inits = tuple(_resized(init, std) for init, std in zip(declared, stds, strict=True))
@@ -326,6 +326,11 @@ class Derivation:
         if site.group == "embedding" and len(site.params) == 1:
             return site.params[0], node.location
         return node.path or node.outputs[0].name, node.location
+
+
+def tidy(value: float) -> float:
+    """Return a number without the noise of its last digit: 0.03125 for 0.031249999999999993."""
+    return float(f"{value:.15g}")
 
 
 def deviation(init: Init) -> float:

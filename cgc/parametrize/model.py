@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from cgc.diagnostics import Diagnostics
+from cgc.diagnostics import Diagnostic, Diagnostics, Label
 from cgc.elaborate.modules import TABLES, Modules
 from cgc.elaborate.tables import read_table
 from cgc.parametrize.apply import apply
+from cgc.parametrize.check import Check, item_head
 from cgc.parametrize.derive import Derivation, Derived, Quantity, Site, tuned
-from cgc.parametrize.uses import find_uses
+from cgc.parametrize.uses import DifferentStructure, find_uses
 from cgc.passes.inline import inline
 from cgc.program import Factor, Parametrization, ParamSetting, Program, Table
 
@@ -25,33 +26,44 @@ def standard_table(name: str) -> Table:
 
 
 def derivation(program: Program) -> Derivation:
-    """Return the derivation for a program as the front end makes it (its graph not parametrized yet)."""
-    own = inline(program.graph)
+    """Return the derivation for a program, from its model as written."""
     scaling = program.scaling
     base = tuned(program.mup, program.train)
     if scaling is None:
+        own = inline(program.graph)
         graphs = (own, own)
         return Derivation(graphs, find_uses(graphs), standard_table("sp"), base, scaled=False)
-    copies = (own, inline(scaling.base), *(inline(grown.graph) for grown in scaling.grown))
+    copies = (inline(scaling.own), inline(scaling.base), *(inline(grown.graph) for grown in scaling.grown))
     return Derivation(copies, find_uses(copies), scaling.table, base, scaled=bool(scaling.grown))
 
 
-def parametrize(program: Program) -> Program:
-    """Return a program with its parametrization derived and put into its graph.
+def parametrized(program: Program) -> tuple[Program, list[Diagnostic]]:
+    """Return a program with its parametrization derived and put into its graph, and the faults of its scaling."""
+    if program.scaling is None:
+        return program, []
+    try:
+        made = derivation(program)
+    except DifferentStructure as error:
+        assert program.mup is not None
+        labels = [Label(item_head(program.mup.location))]
+        labels += [Label(error.node.location, "here they part")] if error.node is not None else []
+        hint = "let what grows change sizes only; decide on the structure with another argument of the model"
+        text = "the model has another structure at other sizes"
+        return program, [Diagnostic("CG0512", text, tuple(labels), hint)]
+    return _applied(program, made), Check(program, made).diagnostics()
 
-    Raises:
-        DifferentStructure: the model is another one at other sizes, not only a larger one.
-    """
-    made = derivation(program)
+
+def _applied(program: Program, made: Derivation) -> Program:
     sites = made.sites()
     derived = made.params()
     factors = tuple(_factor(made, site) for site in sites if site.values[0] != 1.0)
     settings = tuple(_setting(param, sites) for param in derived)
     name = program.mup.parametrization if program.mup is not None else "sp"
     result = Parametrization(name, settings, factors)
-    if program.scaling is None:
+    if program.mup is None:
         return replace(program, parametrization=result)
-    graph = apply(program.graph, {site.place: site.values[0] for site in sites if site.values[0] != 1.0})
+    own = program.scaling.own if program.scaling is not None else program.graph
+    graph = apply(own, {site.place: site.values[0] for site in sites if site.values[0] != 1.0})
     inits = {param.param.name: param.inits[0] for param in derived}
     params = tuple(replace(param, init=inits[param.name]) for param in graph.params)
     return replace(program, graph=replace(graph, params=params), parametrization=result)
@@ -59,7 +71,7 @@ def parametrize(program: Program) -> Program:
 
 def parametrization_of(program: Program) -> Parametrization:
     """Return the parametrization of a program: the derived one, or what its file says as it stands."""
-    found = program.parametrization or parametrize(program).parametrization
+    found = program.parametrization or _applied(program, derivation(program)).parametrization
     assert found is not None
     return found
 
@@ -99,3 +111,8 @@ def _own(quantity: Quantity) -> float | None:
 def _factor(made: Derivation, site: Site) -> Factor:
     path, location = made.place(site)
     return Factor(path, site.group, site.values[0], site.reason, location)
+
+
+def scaling_check(program: Program) -> Check | None:
+    """Return the static check of a program; None where no `mup` item says what grows."""
+    return Check(program, derivation(program)) if program.scaling is not None and program.scaling.grown else None
