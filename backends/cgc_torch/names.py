@@ -11,7 +11,21 @@ AMBIGUOUS = frozenset({"l", "O", "I"})
 """Identifiers that linters refuse (pycodestyle E741)."""
 
 MODULE_NAMES = frozenset(
-    {"torch", "math", "nn", "F", "Tensor", "Config", "cast", "dataclass", "top_k", "truncated_normal_"}
+    [
+        "torch",
+        "math",
+        "re",
+        "nn",
+        "F",
+        "Any",
+        "Tensor",
+        "Config",
+        "cast",
+        "dataclass",
+        "top_k",
+        "truncated_normal_",
+        "parameters_named",
+    ]
 )
 """What an emitted file imports or defines at its top, whatever the model."""
 
@@ -29,7 +43,12 @@ _OF_NN_MODULE = """
     share_memory state_dict to to_empty train training type xpu zero_grad
 """
 
-ATTRIBUTE_NAMES = frozenset(_OF_NN_MODULE.split()) | {"config", "init_weights", "count_parameters"}
+ATTRIBUTE_NAMES = frozenset(_OF_NN_MODULE.split()) | {
+    "config",
+    "init_weights",
+    "count_parameters",
+    "configure_optimizers",
+}
 """Attributes that a module already has: a parameter or block of the user's cannot take them."""
 
 

@@ -15,6 +15,7 @@ from cgc_torch.expressions import TORCH_DTYPES, Expr, number
 from cgc_torch.formatting import docstring, plain, statement
 from cgc_torch.modules import Child, Inline, Layers, Layout, Leaf, Owned, Unit, plan
 from cgc_torch.names import body_name
+from cgc_torch.optimizer import SELECT, optimizer_method
 from cgc_torch.sizes import ConfigFields
 
 _TOP_K = '''
@@ -65,6 +66,9 @@ def emit(program: Program) -> str:
         outputs = program.graph.outputs if root else ()
         writer = _UnitWriter(unit, bodies[unit.name], fields, configured, root, outputs)
         blocks.append(writer.write())
+        if root and (method := optimizer_method(program)):
+            blocks[-1] += ["", *method]
+            blocks.insert(0, SELECT.strip().splitlines())
     config = _config(program, fields)
     if any(isinstance(node.op, TopK) for unit in layout.units for node in unit.region.nodes):
         blocks.insert(0, _TOP_K.strip().splitlines())
@@ -99,9 +103,10 @@ def _header(program: Program, layout: Layout) -> str:
 def _imports(text: str) -> str:
     """Return the import lines that the code `text` needs; words in its comments and docstrings do not count."""
     used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
-    lines = ["import math"] if "math" in used else []
+    lines = [f"import {name}" for name in ("math", "re") if name in used]
     lines += ["from dataclasses import dataclass"] if "dataclass" in used else []
-    lines += ["from typing import cast"] if "cast" in used else []
+    typing = [name for name in ("Any", "cast") if name in used]
+    lines += [f"from typing import {', '.join(typing)}"] if typing else []
     lines += ["", "import torch"] if "torch" in used else [""]
     lines += ["from torch import Tensor, nn"]
     lines += ["from torch.nn import functional as F"] if "F" in used else []

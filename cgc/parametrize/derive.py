@@ -329,8 +329,9 @@ class Derivation:
 
 
 def tidy(value: float) -> float:
-    """Return a number without the noise of its last digit: 0.03125 for 0.031249999999999993."""
-    return float(f"{value:.15g}")
+    """Return a number without the noise of its last digits: 0.03125 for 0.031249999999999993."""
+    short = float(f"{value:.14g}")
+    return short if len(repr(short)) < len(repr(value)) - 3 else value
 
 
 def deviation(init: Init) -> float:

@@ -88,7 +88,7 @@ def test_imports_little(files: list[Path]) -> None:
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
-                assert {alias.name for alias in node.names} <= {"torch", "math"}
+                assert {alias.name for alias in node.names} <= {"torch", "math", "re"}
             elif isinstance(node, ast.ImportFrom):
                 assert node.module in ("torch", "torch.nn", "dataclasses", "typing")
 
