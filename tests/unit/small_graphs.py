@@ -166,7 +166,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         Param(builder.value("w", tensor(A, C)), Init("uniform", limit=0.25), PLACE),
         Param(builder.value("h.w", tensor(Dim("turns", 2), A)), Init("truncated_normal", 1.0, 0.02), stacked=1),
     ]
-    known = [*inputs, *(param.value for param in params)]
+    known = [*inputs, params[0].value]
     for op in draw(st.lists(st.sampled_from(_POOL), max_size=12)):
         count = _arity(op)
         operands = draw(st.lists(st.sampled_from(known), min_size=count, max_size=count))

@@ -29,7 +29,8 @@ def moments(x: np.ndarray[Any, Any]) -> tuple[float, float, float]:
     return float(wide.mean()), float(wide.std()), float((centred**4).mean() / centred.var() ** 2)
 
 
-# The standard normal cut at ±2, by parts: with p = P(|x| < 2) and d = 2 φ(2), E[x²] = 1 - 2d/p and E[x⁴] = 3 E[x²] - 8d/p.
+# The standard normal cut at ±2, by parts: with
+# p = P(|x| < 2) and d = 2 φ(2), E[x²] = 1 - 2d/p and E[x⁴] = 3 E[x²] - 8d/p.
 P = math.erf(math.sqrt(2))
 D = 2 * math.exp(-2) / math.sqrt(2 * math.pi)
 CUT_VARIANCE = 1 - 2 * D / P
