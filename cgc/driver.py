@@ -271,6 +271,12 @@ def format_source(path: str, write: bool) -> bool:
     if formatted == text:
         return False
     if write:
-        place = Path(path)
-        write_artifacts((text_artifact(place.name, formatted),), place.parent)
+        place = Path(path).resolve()
+        artifact = text_artifact(place.name, formatted)
+
+        def write_alike(temporary: Path) -> None:
+            artifact.write(temporary)
+            temporary.chmod(place.stat().st_mode & 0o7777)
+
+        write_artifacts((Artifact(place.name, write_alike),), place.parent)
     return True
