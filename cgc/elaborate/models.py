@@ -275,7 +275,7 @@ def build_instance(
         return None
     owner, definition = located
     builder = ModelBuilder(modules, owner, definition, found)
-    given = instance_arguments(builder.blocks, module, definition, item, found)
+    given = instance_arguments(builder.blocks, module, definition, item, overrides, found)
     if given is None:
         return None
     given.update({name: Argument(value) for name, value in overrides.items()})
@@ -284,9 +284,14 @@ def build_instance(
 
 
 def instance_arguments(
-    blocks: Blocks, module: Module, definition: tree.Definition, item: tree.Instance, found: Diagnostics
+    blocks: Blocks,
+    module: Module,
+    definition: tree.Definition,
+    item: tree.Instance,
+    overrides: Mapping[str, Scalar],
+    found: Diagnostics,
 ) -> dict[str, Argument] | None:
-    """Evaluate the arguments of an instance; one may use those before it."""
+    """Evaluate the arguments of an instance; one may use those before it, as `overrides` replace them."""
     scope = Scope()
     context = blocks.context(module, Frame(Builder(Names(), blocks.functions.__getitem__), scope))
     header = {parameter.name.text: parameter for parameter in definition.header if isinstance(parameter, NAMED)}
@@ -304,7 +309,7 @@ def instance_arguments(
                 check_quoted(context, header[name], argument.value)
             number = context.number(argument.value)
             given[name] = Argument(number.value, argument.location)
-            scope.bind(name, Number(number.value, name), argument.location)
+            scope.bind(name, Number(overrides.get(name, number.value), name), argument.location)
         except Fault as fault:
             found.add(fault.diagnostic)
             whole = False
