@@ -156,7 +156,8 @@ _POOL: tuple[Op, ...] = (
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
     """Draw a valid graph of up to a dozen nodes, with a loop now and then."""
-    builder = Builder(Names(), {}.__getitem__)
+    functions: dict[str, Function] = {}
+    builder = Builder(Names(), functions.__getitem__)
     inputs = [
         builder.value("x", tensor(BATCH, SEQ, A, B)),
         builder.value("m", tensor(A, B)),

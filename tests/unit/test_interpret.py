@@ -55,7 +55,7 @@ def equal(got: Array, wanted: object, dtype: object = np.float32) -> None:
     np.testing.assert_array_equal(got, wanted)
 
 
-def close(got: Array, wanted: object) -> None:
+def close(got: Array, wanted: Any) -> None:
     assert got.shape == np.shape(wanted)
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
@@ -184,7 +184,7 @@ def test_dot(over: tuple[str, ...], left: TensorType, right: TensorType, formula
 
 @pytest.mark.parametrize("kind", REDUCE_KINDS)
 def test_reduce(kind: ReduceKind) -> None:
-    by_hand = {"sum": sum, "mean": lambda v: sum(v) / len(v), "max": max, "min": min}[kind]
+    by_hand: Any = {"sum": sum, "mean": lambda v: sum(v) / len(v), "max": max, "min": min}[kind]
     (got,) = apply(Reduce(kind, ("c", "a")), (ABC, CUBE))
     close(got, [by_hand([float(CUBE[i, j, k]) for i in range(2) for k in range(4)]) for j in range(3)])
     (got,) = apply(Reduce(kind, ()), (ABC, CUBE))
