@@ -242,6 +242,25 @@ def test_peak_counts_what_is_needed_later() -> None:
     assert memory(build(body, {"x": T(C)}), {}).peak == 3 * 4 * 2
 
 
+@pytest.mark.parametrize(
+    ("op", "operands", "saved"),
+    [
+        (Rename((("a", "z"),)), [T(A)], 0),
+        (Split("c", (Dim("l", 2), Dim("r", 2))), [T(C)], 0),
+        (Constant(1.0, "f32"), [], 0),
+        (Position(A), [], 0),
+        (Merge(("b", "a"), "n"), [T(A, B)], 2 * 6),
+        (Unary("exp"), [T(A, B)], 2 * 6),
+        (Binary("lt"), [T(A, B), T()], 1 * 6),
+        (Cast("i64"), [T(A)], 8 * 2),
+        (TopK("b", Dim("k", 2)), [T(B)], (2 + 8) * 2),
+    ],
+    ids=lambda case: type(case).__name__,
+)
+def test_saved_bytes_of_one_node(op: Op, operands: list[TensorType], saved: int) -> None:
+    assert memory(one(op, *operands), {}).saved == saved
+
+
 def test_precision() -> None:
     graph = MODELS[0].graph()
     sizes = {"batch": 2, "seq": 3}

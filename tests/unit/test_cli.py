@@ -356,4 +356,4 @@ def test_completion(shell: str) -> None:
 def test_version_and_help() -> None:
     assert VERSION in succeed("--version")
     for name in main.commands:
-        assert f"cgc {name}".replace("cgc", "main") in succeed(name, "-h")
+        assert f"Usage: main {name} " in succeed(name, "-h")
