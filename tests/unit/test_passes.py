@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from small_graphs import NESTED, graphs, program
 
 import cgc
 from cgc.driver import PASSES, UsageError, after_pass
-from cgc.interpret import interpret
+from cgc.interpret import BadInput, interpret
 from cgc.ir.graph import Graph, Node, Region, walk
 from cgc.ir.ops import Binary, Call, Repeat
 from cgc.ir.verify import verify
@@ -86,7 +86,10 @@ def test_numbers_stay(name: str, first: str, then: str) -> None:
 @settings(max_examples=60, deadline=None)
 def test_numbers_of_random_graphs_stay(graph: Graph) -> None:
     weights, inputs = initialize(graph, 0), random_inputs(graph, {"batch": 2, "seq": 3}, 0)
-    before = interpret(graph, weights, inputs)
+    try:
+        before = interpret(graph, weights, inputs)
+    except BadInput:
+        reject()  # it looks up an index that a table does not have
     same(before, interpret(verify(inline(graph)), weights, inputs))
     same(before, interpret(verify(eliminate_dead_code(graph)), weights, inputs))
     unrolled = verify(unroll(graph))
