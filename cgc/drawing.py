@@ -29,10 +29,12 @@ def draw(graph: Graph, path: Path, depth: int) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputError([Diagnostic("CG0004", f"cannot write `{path}`: {error.strerror or error}")]) from error
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -187,12 +188,16 @@ def parse_overrides(settings: tuple[str, ...]) -> dict[str, Scalar]:
 def _scalar(text: str) -> Scalar:
     if text in ("true", "false"):
         return text == "true"
-    if text[0].isdigit():
-        try:
-            return number_value(text)
-        except ValueError as error:
-            raise UsageError(f"`{text}` is not a number") from error
-    return text
+    unsigned = text[1:] if text[0] in "+-" else text
+    if not (text[0].isdigit() or text[0] in "-+."):
+        return text
+    try:
+        value = number_value(unsigned)
+    except (ValueError, ArithmeticError, IndexError) as error:
+        raise UsageError(f"`{text}` is not a number") from error
+    if value == math.inf:
+        raise UsageError(f"`{text}` is too large")
+    return -value if text[0] == "-" else value
 
 
 def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]:
@@ -298,6 +303,12 @@ def format_source(path: str, write: bool) -> bool:
     if formatted == text:
         return False
     if write:
-        place = Path(path)
-        write_artifacts((text_artifact(place.name, formatted),), place.parent)
+        place = Path(path).resolve()
+        artifact = text_artifact(place.name, formatted)
+
+        def write_alike(temporary: Path) -> None:
+            artifact.write(temporary)
+            temporary.chmod(place.stat().st_mode & 0o7777)
+
+        write_artifacts((Artifact(place.name, write_alike),), place.parent)
     return True

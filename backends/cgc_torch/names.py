@@ -11,21 +11,8 @@ AMBIGUOUS = frozenset({"l", "O", "I"})
 """Identifiers that linters refuse (pycodestyle E741)."""
 
 MODULE_NAMES = frozenset(
-    [
-        "torch",
-        "math",
-        "re",
-        "nn",
-        "F",
-        "Any",
-        "Tensor",
-        "Config",
-        "cast",
-        "dataclass",
-        "top_k",
-        "truncated_normal_",
-        "parameters_named",
-    ]
+    {"torch", "math", "re", "nn", "F", "Any", "Tensor", "Config", "cast", "dataclass", "top_k"}
+    | {"truncated_normal_", "parameters_named"}
 )
 """What an emitted file imports or defines at its top, whatever the model."""
 

@@ -30,7 +30,8 @@ def optimizer_method(program: Program) -> list[str]:
     made = parametrization_of(program)
     base = _base_rate(program)
     default = "" if base is None else f" = {base!r}"
-    lines = statement(f"def configure_optimizers(self, learning_rate: float{default}) -> torch.optim.AdamW:", 1)
+    method = f"def configure_optimizers(self, learning_rate: float{default}) -> torch.optim.AdamW:"
+    lines = statement(method, 1)
     lines += [
         f'        """Return AdamW with a parameter group for each distinct setting ({plain(made.name)})."""',
         "        groups: list[dict[str, Any]] = [",

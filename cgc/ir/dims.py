@@ -120,6 +120,11 @@ def divide(a: Size, b: Size) -> Size:
         if b == 0 or a % b:
             raise IndivisibleSize(f"{a} / {b}")
         return a // b
+    return _ratio(a, b)
+
+
+def _ratio(a: Size, b: Size) -> Size:
+    """Return `a / b`, which may be a fraction without symbols."""
     divisor = _terms(b)
     if len(divisor) != 1:
         raise IndivisibleSize(f"{a} / ({b})")
@@ -156,7 +161,11 @@ def evaluate(size: Size, values: Mapping[str, int]) -> int:
 
 
 def substitute(size: Size, values: Mapping[str, Size]) -> Size:
-    """Return `size` with each symbol that `values` names replaced by its value."""
+    """Return `size` with each symbol that `values` names replaced by its value.
+
+    Raises:
+        IndivisibleSize: a symbol to divide by became zero or a sum.
+    """
     if isinstance(size, int) or not size.symbols() & values.keys():
         return size
     total: Size = 0
@@ -165,7 +174,7 @@ def substitute(size: Size, values: Mapping[str, Size]) -> Size:
         for name, exponent in monomial:
             factor = values.get(name, symbol(name))
             for _ in range(abs(exponent)):
-                term = multiply(term, factor) if exponent > 0 else divide(term, factor)
+                term = multiply(term, factor) if exponent > 0 else _ratio(term, factor)
         total = add(total, term)
     return total
 
@@ -182,7 +191,7 @@ def parse_size(text: str) -> Size:
         monomial: Monomial = ()
         for factor in part.split("*"):
             if factor[:1].isdigit() or factor[:1] == "-":
-                coefficient *= Fraction(factor)
+                coefficient *= _fraction(factor)
                 continue
             name, _, exponent = factor.partition("^")
             if not name:
@@ -190,3 +199,10 @@ def parse_size(text: str) -> Size:
             monomial = _join(monomial, ((name, int(exponent or 1)),), 1)
         total[monomial] = total.get(monomial, Fraction(0)) + coefficient
     return _canonical(total)
+
+
+def _fraction(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except ZeroDivisionError as error:
+        raise ValueError(f"not a number: {text!r}") from error

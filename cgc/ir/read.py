@@ -29,7 +29,7 @@ def parse_graph(text: str) -> Graph:
     Raises:
         MalformedGraphText: the text does not parse.
     """
-    reader = _Reader(text.splitlines())
+    reader = _Reader(text.split("\n"))
     try:
         return reader.graph()
     except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:

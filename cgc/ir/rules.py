@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias, assert_never
 
-from cgc.ir.dims import Dim, add, product
+from cgc.ir.dims import Dim, Size, add, product
 from cgc.ir.graph import Function
 from cgc.ir.ops import (
     COMPARISONS,
@@ -65,7 +65,9 @@ def infer(op: Op, inputs: tuple[TensorType, ...], function: FunctionLookup = _no
             return _repeat(op, inputs)
         case TopK():
             (x,) = _expect(op, inputs, 1)
+            _number(x, "top_k")
             dims = _replace_dim(x, op.dim, (op.into,))
+            _within(x, op.dim, op.into.size)
             return x.with_dims(dims), TensorType(dims, "i64", x.dim(op.dim))
         case _:
             return (_single(op, inputs),)
@@ -229,16 +231,24 @@ def _reshaped(op: Rename | Transpose | Split | Merge | Slice, x: TensorType) -> 
                 raise RuleViolation("size", f"`{op.dim}` is {x.dim(op.dim).size}, not {parts}", (0,), op.dim)
             return x.with_dims(_replace_dim(x, op.dim, op.into))
         case Merge():
+            if not op.dims:
+                raise RuleViolation("arity", "`merge` names no dimension")
             _require(x, op.dims, 0)
             whole = Dim(op.into, product(tuple(x.dim(name).size for name in op.dims)))
             kept = tuple(dim for dim in x.dims if dim.name not in op.dims[1:])
             return x.with_dims(_distinct(tuple(whole if dim.name == op.dims[0] else dim for dim in kept)))
         case Slice():
             _require(x, (op.dim,), 0)
-            whole_size, end = x.dim(op.dim).size, add(op.start, op.into.size)
-            if isinstance(whole_size, int) and isinstance(end, int) and end > whole_size:
-                raise RuleViolation("size", f"`{op.dim}` has {whole_size} entries, not {end}", (0,), op.dim)
+            if isinstance(op.start, int) and op.start < 0:
+                raise RuleViolation("size", f"a slice starts at 0 or later, not at {op.start}", (0,), op.dim)
+            _within(x, op.dim, add(op.start, op.into.size))
             return x.with_dims(_replace_dim(x, op.dim, (op.into,)))
+
+
+def _within(x: TensorType, name: str, count: Size) -> None:
+    size = x.dim(name).size
+    if isinstance(size, int) and isinstance(count, int) and count > size:
+        raise RuleViolation("size", f"`{name}` has {size} entries, not {count}", (0,), name)
 
 
 def _replace_dim(x: TensorType, name: str, into: tuple[Dim, ...]) -> tuple[Dim, ...]:

@@ -115,4 +115,5 @@ def _plain(value: object) -> object:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    # ` @ ` outside of texts starts the place at the end of a line
+    return json.dumps(value, ensure_ascii=False).replace(" @ ", " \\u0040 ")

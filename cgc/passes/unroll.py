@@ -30,8 +30,10 @@ from cgc.passes.inline import has_loops_in_functions, inline
 
 def unroll(graph: Graph) -> Graph:
     """Return `graph` without loops; `unrolled_names` says which parameter became which."""
+    if has_loops_in_functions(graph):
+        graph = inline(graph)
     while _has_loop(graph.body):
-        graph = _unroll_outer(inline(graph) if has_loops_in_functions(graph) else graph)
+        graph = _unroll_outer(graph)
     return graph
 
 

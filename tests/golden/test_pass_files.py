@@ -1,0 +1,45 @@
+"""Passes as text: a graph in, a graph out. `CGC_UPDATE=1 pytest` writes the files that come out anew."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cgc.ir.graph import Graph
+from cgc.ir.read import parse_graph
+from cgc.ir.text import print_graph
+from cgc.ir.verify import verify
+from cgc.passes.dead_code import eliminate_dead_code
+from cgc.passes.inline import inline
+from cgc.passes.unroll import unroll
+
+FOLDER = Path(__file__).parent / "passes"
+PASSES: dict[str, Callable[[Graph], Graph]] = {
+    "inline": inline,
+    "unroll": unroll,
+    "dead_code": eliminate_dead_code,
+}
+FILES = sorted(FOLDER.glob("*.in.ir"))
+UPDATE = os.environ.get("CGC_UPDATE") == "1"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name.removesuffix(".in.ir"))
+def test_pass(path: Path) -> None:
+    name = path.name.split(".")[0]
+    text = path.read_text(encoding="utf-8")
+    before = verify(parse_graph(text))
+    assert print_graph(before) == text, "the file is not what `print_graph` prints"
+    after = print_graph(verify(PASSES[name](before)))
+    out = path.with_name(path.name.replace(".in.ir", ".out.ir"))
+    if UPDATE:
+        out.write_text(after, encoding="utf-8")
+    assert out.read_text(encoding="utf-8") == after
+
+
+def test_every_pass_has_files_and_no_file_is_left_over() -> None:
+    assert {path.name.split(".")[0] for path in FILES} == PASSES.keys()
+    outs = {path.name.replace(".in.ir", ".out.ir") for path in FILES}
+    assert {path.name for path in FOLDER.iterdir()} == outs | {path.name for path in FILES}
