@@ -12,7 +12,7 @@ from cgc_torch.weights import state_entries
 
 SELECT = '''
 def parameters_named(model: nn.Module, *names: str) -> list[nn.Parameter]:
-    """Return the parameters with these names, in which `*` stands for a layer's index."""
+    """Return the parameters with these names, where `*` is a layer's index."""
     found = model.named_parameters()
     return [value for name, value in found if re.sub(r"\\.\\d+\\.", ".*.", name) in names]
 '''

@@ -427,7 +427,8 @@ def faults(fact: Fact) -> tuple[str, ...]:
     """Return what is wrong at a place: `init` or `update`, each with `grows` or `vanishes`.
 
     Initial activations are Θ(1), or zero; scores and what no contraction reads (logits) may be smaller. An update moves
-    the value at its place by exactly Θ(1), and everything together moves it by no more than that.
+    the value at its place by exactly Θ(1), and everything together moves it by no more than that, unless it is too
+    large from the start.
     """
     found: list[str] = []
     small = fact.kind in ("scores", "branch") or not fact.feeds
@@ -441,7 +442,7 @@ def faults(fact: Fact) -> tuple[str, ...]:
             found.append("init grows")
         elif ZERO < init < 0 and not small and not summed_later:
             found.append("init vanishes")
-    if own > 0 or (fact.kind != "elementwise" and change > 0):
+    if own > 0 or (fact.kind != "elementwise" and change > 0 and init <= 0):
         found.append("update grows")
     elif ZERO < own < 0 and not summed_later:
         found.append("update vanishes")

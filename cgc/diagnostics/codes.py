@@ -18,7 +18,7 @@ GROUPS = {
     "CG02": "Dimensions and types",
     "CG03": "Names",
     "CG04": "Models and blocks",
-    "CG05": "Items: mup, train, device, checkpoint",
+    "CG05": "Items: mup, parametrization, train, device, checkpoint",
     "CG06": "The wafer",
     "CG07": "Weights",
     "CG08": "Targets",
@@ -54,11 +54,12 @@ def rendered(path: Path) -> str:
     """Return what `cgc check` says, in its folder, of a file with a fault (ValueError: it has none)."""
     from cgc.diagnostics import InputError
     from cgc.diagnostics.render import render
+    from cgc.driver import parametrize_checked
     from cgc.elaborate.files import elaborate_file
     from cgc.syntax.parser import read_source
 
     try:
-        elaborate_file(read_source(path, path.name), path.name, folder=path.parent)
+        parametrize_checked(elaborate_file(read_source(path, path.name), path.name, folder=path.parent), "all")
     except InputError as error:
         return render(error.diagnostics, error.sources)
     raise ValueError(f"{path} has no fault")

@@ -46,7 +46,8 @@ def parametrized(program: Program) -> tuple[Program, list[Diagnostic]]:
     except DifferentStructure as error:
         assert program.mup is not None
         labels = [Label(item_head(program.mup.location))]
-        labels += [Label(error.node.location, "here they part")] if error.node is not None else []
+        if error.node is not None and error.node.location.file == program.file:
+            labels.append(Label(error.node.location, "here they part"))
         hint = "let what grows change sizes only; decide on the structure with another argument of the model"
         text = "the model has another structure at other sizes"
         return program, [Diagnostic("CG0512", text, tuple(labels), hint)]

@@ -10,6 +10,7 @@ import pytest
 
 from cgc.diagnostics import InputError
 from cgc.diagnostics.codes import CODES, index, rendered
+from cgc.driver import parametrize_checked
 from cgc.elaborate.files import elaborate_file
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def test_rendering(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_file_shows_the_code_it_is_named_after(path: Path) -> None:
     with pytest.raises(InputError) as raised:
-        elaborate_file(path.read_text(encoding="utf-8"), path.name, folder=path.parent)
+        parametrize_checked(elaborate_file(path.read_text(encoding="utf-8"), path.name, folder=path.parent), "all")
     codes = {diagnostic.code for diagnostic in raised.value.diagnostics}
     assert codes == {path.name[:6].upper()}
     assert all(diagnostic.location.file == path.name for diagnostic in raised.value.diagnostics)
@@ -73,7 +74,7 @@ def test_every_code_of_the_language_has_a_file() -> None:
 @pytest.mark.parametrize("code", [code for code, entry in CODES.items() if entry.example])
 def test_the_example_of_an_explanation_has_that_fault_alone(code: str) -> None:
     with pytest.raises(InputError) as raised:
-        elaborate_file(CODES[code].example, "example.cg")
+        parametrize_checked(elaborate_file(CODES[code].example, "example.cg"), "all")
     assert [diagnostic.code for diagnostic in raised.value.diagnostics] == [code]
 
 
