@@ -121,7 +121,9 @@ def loop(frame: Frame) -> None:
 def branch(frame: Frame) -> None:
     """Write an `if` whose condition holds, or one that does not hold and has an `else`."""
     choices = frame.world.choices
-    static = sorted((frame.world.size(d), frame.spelled[d]) for d in frame.spelled if frame.world.static(d)) or [(1, "1")]
+    static = sorted((frame.world.size(d), frame.spelled[d]) for d in frame.spelled if frame.world.static(d)) or [
+        (1, "1")
+    ]
     a, b = sorted((choices.pick(static), choices.pick(static)))
     text = choices.pick(CONDITIONS).format(a=a[1], b=b[1])
     holds = a[0] < b[0] if " < " in text else True
@@ -259,7 +261,9 @@ def _block(frame: Frame, arguments: Sequence[Val]) -> MadeBlock:
         body.numbers.append((name, abs(value)))
     if choices.chance(40):
         name, flag = world.fresh("k"), choices.chance(50)
-        header.append(f"{name} = {str(flag).lower()}" if choices.chance(50) else f'{name} = "{"on" if flag else "off"}"')
+        header.append(
+            f"{name} = {str(flag).lower()}" if choices.chance(50) else f'{name} = "{"on" if flag else "off"}"'
+        )
         kind = header[-1].endswith('"')
         if choices.chance(50):
             flag = not flag
@@ -304,9 +308,7 @@ def _block(frame: Frame, arguments: Sequence[Val]) -> MadeBlock:
     return made
 
 
-def _pack(
-    body: Frame, dims: list[str], keyword: str, frame: Frame, header: list[str], calls: list[str]
-) -> None:
+def _pack(body: Frame, dims: list[str], keyword: str, frame: Frame, header: list[str], calls: list[str]) -> None:
     name = body.world.fresh("e")
     header.append(f"{keyword} {name}")
     calls.append(f"{keyword} {' '.join(frame.spelled[d] for d in dims)}")
@@ -367,13 +369,15 @@ def _pattern(body: Frame, v: Val, keywords: list[str], frame: Frame) -> str:
             keywords.append(f"{name}={frame.spelled[dim]}")
             body.spelled[dim] = name
         written.append(body.spelled[dim])
-    kind = {"float": "", "int": f" : id of {frame.spelled.get(v.of, '')}" if v.of in frame.spelled else "", "bool": " : bool"}
+    kind = {
+        "float": "",
+        "int": f" : id of {frame.spelled.get(v.of, '')}" if v.of in frame.spelled else "",
+        "bool": " : bool",
+    }
     return f"[{', '.join(['...', *written] if loose else written)}]{kind[v.kind]}"
 
 
-def _results(
-    body: Frame, frame: Frame, mapped: tuple[list[str], list[str], list[str]] | None
-) -> tuple[Val, ...]:
+def _results(body: Frame, frame: Frame, mapped: tuple[list[str], list[str], list[str]] | None) -> tuple[Val, ...]:
     """Write the `return`; what the caller could not name is averaged away. Return the results as the caller sees them."""
     choices = body.world.choices
     renamed = dict(zip(mapped[1], (d.rstrip("'") for d in mapped[1]), strict=True)) if mapped else {}
@@ -386,7 +390,9 @@ def _results(
         if strange:
             if v.kind != "float":
                 v = choices.pick(found)
-                strange = [d for d in v.dims if d not in frame.spelled and not (d in renamed and renamed[d] not in v.dims)]
+                strange = [
+                    d for d in v.dims if d not in frame.spelled and not (d in renamed and renamed[d] not in v.dims)
+                ]
             if strange:
                 dims = " ".join(body.spelled[d] for d in sorted(strange))
                 v = Val(f"mean({v.text}, over {dims})", v.dims - set(strange), most=v.most)
@@ -457,5 +463,7 @@ def _outputs(frame: Frame) -> None:
     latest = list(found.values())[-5:]
     for v in choices.some(latest, 1, 3):
         name = frame.world.fresh("o")
-        order = f"[{', '.join(frame.spelled[d] for d in choices.some(sorted(v.dims), 9, 9))}]" if choices.chance(60) else ""
+        order = (
+            f"[{', '.join(frame.spelled[d] for d in choices.some(sorted(v.dims), 9, 9))}]" if choices.chance(60) else ""
+        )
         frame.emit(f"output {name}{order} = {v.text}")

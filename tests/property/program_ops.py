@@ -114,7 +114,9 @@ def binary(frame: Frame) -> Made:
     a = choices.pick(floats(frame))
     if choices.chance(25):
         text, value = number(frame)
-        form = choices.pick(("{a} * {n}", "{n} - {a}", "{a} + {n}", "max({a}, {n})", "min({n}, {a})", "{n} * {a} - {n}"))
+        form = choices.pick(
+            ("{a} * {n}", "{n} - {a}", "{a} + {n}", "max({a}, {n})", "min({n}, {a})", "{n} * {a} - {n}")
+        )
         exact = a.exact and form.startswith(("max", "min"))
         return tamed(form.format(a=a.text, n=text), a.dims, a.most * max(1, value) + value, exact)
     fitting = [v for v in frame.vals if v.kind != "bool" and aligned(v.dims, a.dims)]
@@ -237,7 +239,9 @@ def normed(frame: Frame) -> Made:
     if not static:
         return None
     over = choices.some(static, 1, 2)
-    kind, more = choices.pick((("layer_norm", ""), ("rms_norm", ""), ("layer_norm", ", eps=0.1"), ("rms_norm", ", eps=1e-3")))
+    kind, more = choices.pick(
+        (("layer_norm", ""), ("rms_norm", ""), ("layer_norm", ", eps=0.1"), ("rms_norm", ", eps=1e-3"))
+    )
     return Val(f"{kind}({x.text}, over {frame.dims(over)}{more})", x.dims, most=8)
 
 
@@ -369,7 +373,11 @@ def rename(frame: Frame) -> Made:
         return None
     pairs: dict[str, str] = {}
     for dim in choices.some(sorted(x.dims), 1, 2):
-        old = [d for d in frame.spelled if world.sizes[d] == world.sizes[dim] and d not in x.dims and d not in pairs.values()]
+        old = [
+            d
+            for d in frame.spelled
+            if world.sizes[d] == world.sizes[dim] and d not in x.dims and d not in pairs.values()
+        ]
         if old and choices.chance(40):
             pairs[dim] = choices.pick(old)
         else:
@@ -387,7 +395,9 @@ def position(frame: Frame) -> Made:
 
 def running(frame: Frame) -> Made:
     choices = frame.world.choices
-    x = choices.pick([v for v in frame.vals if v.kind != "bool" and v.dims and frame.known(v.dims)] or [Val("", frozenset())])
+    x = choices.pick(
+        [v for v in frame.vals if v.kind != "bool" and v.dims and frame.known(v.dims)] or [Val("", frozenset())]
+    )
     if not x.dims:
         return None
     dim = choices.pick(sorted(x.dims))

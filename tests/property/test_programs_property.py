@@ -39,7 +39,9 @@ COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), print_
 def weights_of(graph: Graph) -> dict[str, np.ndarray[Any, Any]]:
     """Return random weights: not the initial ones, whose zeros and ones hide faults."""
     rng = np.random.default_rng(len(graph.params))
-    return {p.name: rng.normal(0, 0.5, tuple(map(int, map(str, p.type.shape)))).astype(np.float32) for p in graph.params}
+    return {
+        p.name: rng.normal(0, 0.5, tuple(map(int, map(str, p.type.shape)))).astype(np.float32) for p in graph.params
+    }
 
 
 def disturbed(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
