@@ -175,7 +175,9 @@ def choose(frame: Frame) -> Made:
     choices, world = frame.world.choices, frame.world
     c = choices.pick(conditions)
     if choices.chance(20):
-        return Val(f"cast({c.text}, {choices.pick(('f32', 'i64'))})", c.dims, "int" if "i64" in c.text else "float", 1)
+        if choices.chance(50):
+            return Val(f"cast({c.text}, i64)", c.dims, "int", 1)
+        return Val(f"cast({c.text}, f32)", c.dims, most=1, exact=True)
     a = choices.pick([v for v in floats(frame) if aligned(v.dims, c.dims) and world.fits(v.dims | c.dims)] or [c])
     if a.kind == "bool":
         return None
