@@ -12,7 +12,7 @@ from cgc_wse.placement import DoesNotFit, Rectangle, Share, divide, faults, grou
 from cgc_wse.plan import Plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wafer_plans import device, example, planned
+from wafer_plans import LAYERS, device, example, planned, program_of
 
 from cgc import load_device
 from cgc.analysis.flops import forward_work
@@ -32,6 +32,8 @@ def check_plan(found: Plan, program: Program, job: Job) -> None:
         assert areas
         assert faults(areas, wafer.columns, wafer.rows) == []
         check_disjoint(areas, wafer)
+        for placed in phase.placed:
+            assert placed.bytes <= placed.area.cores * wafer.memory, placed.path
         assert phase.runs >= 1
         assert phase.seconds > 0
     assert 0 < found.bytes <= wafer.cores * wafer.memory
@@ -39,8 +41,6 @@ def check_plan(found: Plan, program: Program, job: Job) -> None:
     if found.mode == "resident":
         (phase,) = found.phases
         assert sum(placed.bytes for placed in phase.placed) == found.bytes
-        for placed in phase.placed:
-            assert placed.bytes <= placed.area.cores * wafer.memory, placed.path
         assert len({placed.path for placed in phase.placed}) == len(phase.placed)
     check_sums(found, program, job)
 
@@ -110,6 +110,18 @@ def test_models_of_any_size_on_devices_of_any_shape(data: st.DataObject) -> None
         assert error.hint
         return
     check_plan(found, program, job)
+
+
+def test_streamed_weights_fit_in_the_rectangle_of_their_block() -> None:
+    """A table does little work for its size: in proportion to that it would get a core or two."""
+    text = LAYERS.replace("model many(", "model many(vocab = 20000, ").replace("layers = 16", "layers = 6000")
+    text = text.replace("input x[batch, seq <= context, width]", "input t[batch, seq <= context] : id of vocab")
+    text = text.replace(
+        "repeat", "param table[vocab, width] ~ zeros()\n    x = linear(table[t], width -> width)\n    repeat", 1
+    )
+    found, job = planned(program_of(text), device(32, 32, 800))
+    assert found.mode == "streaming"
+    check_plan(found, program_of(text), job)
 
 
 # ---- the floorplan by itself
