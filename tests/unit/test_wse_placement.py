@@ -12,7 +12,7 @@ from cgc_wse.placement import DoesNotFit, Rectangle, Share, divide, faults, grou
 from cgc_wse.plan import Plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wafer_plans import LAYERS, device, example, planned, program_of
+from wafer_plans import device, example, planned, program_of
 
 from cgc import load_device
 from cgc.analysis.flops import forward_work
@@ -21,6 +21,18 @@ from cgc.target import TargetError
 
 MODELS = ("from_scratch.cg", "tiny.cg", "gpt2_small.cg", "llama_8b.cg", "cerebras_gpt/111m.cg", "cerebras_gpt/13b.cg")
 DEVICES = ("wse1", "wse2", "wse3", "tiny16")
+TABLE = """
+model m(vocab = 20000, width = 64, hidden = 512, layers = 40, context = 64) {
+    input tokens[batch, seq <= context] : id of vocab
+    param table[vocab, width] ~ zeros()
+    x = table[tokens]
+    x = x + linear(linear(x, width -> hidden), hidden -> width)
+    repeat layers as h {
+        x = x + linear(linear(x, width -> hidden), hidden -> width)
+    }
+    output y = x
+}
+"""
 NO_WAY = {"CG0601", "CG0602", "CG0603"}
 
 
@@ -114,14 +126,9 @@ def test_models_of_any_size_on_devices_of_any_shape(data: st.DataObject) -> None
 
 def test_streamed_weights_fit_in_the_rectangle_of_their_block() -> None:
     """A table does little work for its size: in proportion to that it would get a core or two."""
-    text = LAYERS.replace("model many(", "model many(vocab = 20000, ").replace("layers = 16", "layers = 6000")
-    text = text.replace("input x[batch, seq <= context, width]", "input t[batch, seq <= context] : id of vocab")
-    text = text.replace(
-        "repeat", "param table[vocab, width] ~ zeros()\n    x = linear(table[t], width -> width)\n    repeat", 1
-    )
-    found, job = planned(program_of(text), device(32, 32, 800))
+    found, job = planned(program_of(TABLE), device(32, 32, 6000))
     assert found.mode == "streaming"
-    check_plan(found, program_of(text), job)
+    check_plan(found, program_of(TABLE), job)
 
 
 # ---- the floorplan by itself
