@@ -51,7 +51,8 @@ def plan_streaming(
 
     Raises:
         TargetError: CG0601 where one sequence does not fit beside the weights of a layer, CG0602 where the weights of
-            two layers do not fit, or those of a block in no rectangle, CG0603 where a layer has more blocks than the wafer has cores.
+            two layers do not fit, or those of a block in no rectangle, CG0603 where a layer has more blocks than the
+            wafer has cores.
     """
     fixed = _fixed(stages, job)
     capacity = device.cores * device.memory

@@ -10,9 +10,11 @@ import pytest
 from cg_programs import programs
 from cgc_onnx.evaluate import onnxruntime_evaluator, reference_evaluator
 from cgc_torch import TARGET as TORCH
+from cgc_wse import TARGET as WAFER
 from hypothesis import HealthCheck, given, note, settings
 from program_frames import FREE
 
+from cgc.analysis.flops import forward_work
 from cgc.driver import PASSES, after_pass
 from cgc.elaborate.files import elaborate_file
 from cgc.interpret import interpret
@@ -23,6 +25,7 @@ from cgc.ir.verify import verify
 from cgc.program import Program
 from cgc.syntax.parser import parse
 from cgc.syntax.printer import format_file
+from cgc.target import CompileOptions, TargetError
 from cgc.weights import random_inputs
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -31,7 +34,7 @@ TOLERANCE = 2e-5
 """Relative to max(1, the largest magnitude), for an output that rounding does not disturb."""
 DISTURBANCE = 1e-6
 """Relative change of the weights and inputs that shows how much rounding disturbs an output."""
-SIZES = (FREE, {name: 1 for name in FREE})
+SIZES = (FREE, dict.fromkeys(FREE, 1))
 """The largest sizes that programs are written for, and the smallest."""
 COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 
@@ -108,7 +111,7 @@ def print_without_places(graph: Graph) -> str:
 
 def check_passes(program: Program, runs: list[tuple[Arrays, Expected]], weights: Arrays) -> None:
     """Check the textual form, and every pass by itself and after the others."""
-    chain = program.graph
+    chain, whole = program.graph, forward_work(program.graph).at(FREE)
     for name in PASSES:
         chain = after_pass(chain, name)
         for graph in {id(g): g for g in (after_pass(program.graph, name), chain)}.values():
@@ -118,6 +121,23 @@ def check_passes(program: Program, runs: list[tuple[Arrays, Expected]], weights:
             assert print_graph(parse_graph(text)) == text
             for inputs, expected in runs:
                 expected.check(interpret(graph, unstacked(graph, weights), inputs), f"after {name}")
+            work = forward_work(graph).at(FREE)
+            assert work == whole or (name == "dead_code" and work < whole)
+
+
+def check_wafer(program: Program) -> None:
+    """Check that the wafer target says what the program costs, all of it, or why it cannot."""
+    try:
+        data = WAFER.compile(program, CompileOptions(batch=2, device="tiny16")).data
+    except TargetError as error:
+        assert error.code.startswith("CG06")
+        return
+    (plan,) = (plan for plan in data["plans"].values() if plan["purpose"] == "forward")
+    rows = plan["blocks"]
+    sizes = {symbol.name: 1 if symbol.name == "batch" else plan["seq"] for symbol in program.graph.symbols}
+    matmul, other = forward_work(program.graph).at(sizes)
+    assert sum(2 * row["work"]["multiply_adds"] * row["layers"] for row in rows) == matmul
+    assert sum(row["work"]["other_operations"] * row["layers"] for row in rows) == other
 
 
 def check_program(text: str) -> None:
@@ -126,7 +146,7 @@ def check_program(text: str) -> None:
     program = checked(text)
     weights = weights_of(program.graph)
     inputs = [random_inputs(program.graph, sizes, seed=3) for sizes in SIZES]
-    runs = [(given, Expected(program.graph, weights, given)) for given in inputs]
+    runs = [(arrays, Expected(program.graph, weights, arrays)) for arrays in inputs]
     check_passes(program, runs, weights)
     ways = {
         "torch": dict(TORCH.evaluators(program))["torch (eager)"],
@@ -135,8 +155,9 @@ def check_program(text: str) -> None:
         "onnx reference": reference_evaluator(program),
     }
     for way, evaluate in ways.items():
-        for given, expected in runs:
-            expected.check(evaluate(weights, given), way)
+        for arrays, expected in runs:
+            expected.check(evaluate(weights, arrays), way)
+    check_wafer(program)
 
 
 @settings(COMMON, max_examples=50, derandomize=True)

@@ -203,3 +203,20 @@ def test_a_better_device_is_not_slower() -> None:
         work = workload_of(program.graph, job)
         for lever in levers(work, job, wafer, plan(work, job, wafer).seconds):
             assert lever.speedup >= 0.97, lever
+
+
+def test_nothing_to_compute_is_a_diagnostic() -> None:
+    with pytest.raises(TargetError) as raised:
+        TARGET.compile(program_of("model m(width = 4) {\n    input x[width]\n    output y = x\n}\n"), CompileOptions())
+    assert raised.value.code == "CG0607"
+
+
+def test_statements_of_one_name_before_and_after_a_loop_are_two_rows() -> None:
+    text = LAYERS.replace("    repeat", "    x = 2 * x\n    repeat").replace(
+        "    output y = x", "    x = x * x * x\n    output y = x"
+    )
+    program = program_of(text)
+    data = TARGET.compile(program, CompileOptions(device="wse2")).data
+    rows = data["plans"]["forward"]["blocks"]
+    assert [row["path"] for row in rows] == ["x", "h.linear", "x_2"]
+    assert [row["work"]["other_operations"] * row["layers"] for row in rows] == [16 * 8, 0, 2 * 16 * 8]
