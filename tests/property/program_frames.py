@@ -22,7 +22,8 @@ TAME = 8.0
 """Largest magnitude that a loop may carry around."""
 
 TRICKY = (
-    "self", "forward", "torch", "nn", "F", "math", "tensor", "class", "lambda", "len", "shape", "dtype", "device", "sum",
+    "self", "forward", "torch", "nn", "F", "math", "tensor", "class", "lambda", "len", "shape", "dtype", "device",
+    "sum",
     "linear", "mean", "exp", "T", "Tensor", "None", "print", "range", "zip", "functional", "weight", "bias", "w", "b",
     "scale", "Module", "init", "x_2", "x", "y", "n", "i", "_", "__init__", "batch_size", "training", "register", "pass",
     "gelu", "softmax", "onnx", "Constant", "layers_2", "h", "eps", "from_numpy", "int", "float", "bool", "key", "query",

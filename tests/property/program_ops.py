@@ -1,4 +1,4 @@
-"""The operators that a generator of random programs writes: each returns an expression over what is in view, or None."""
+"""Operators of random programs: each function writes an expression over what is in view, or returns None."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def binary(frame: Frame) -> Made:
 
 def compare(frame: Frame) -> Made:
     choices = frame.world.choices
-    found = frame.like(lambda v: v.exact and v.kind == "float" or v.kind == "int")
+    found = frame.like(lambda v: (v.exact and v.kind == "float") or v.kind == "int")
     if not found:
         return None
     a = choices.pick(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,7 @@ def print_without_places(graph: Graph) -> str:
     return "\n".join(line.partition(" @ ")[0] for line in print_graph(graph).splitlines())
 
 
-def check_passes(program: Program, runs: list[tuple[Arrays, Expected]], weights: Arrays) -> None:
+def check_passes(program: Program, runs: Sequence[tuple[Arrays, Expected]], weights: Arrays) -> None:
     """Check the textual form, and every pass by itself and after the others."""
     chain, whole = program.graph, forward_work(program.graph).at(FREE)
     for name in PASSES:

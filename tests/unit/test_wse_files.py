@@ -1,4 +1,4 @@
-"""The files of the wafer target: `placement.json` keeps to its schema, the picture is XML, both are the same each time."""
+"""The wafer target's files: `placement.json` keeps to its schema, the picture is XML, both are the same each time."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def test_the_schema_turns_down_what_is_no_placement(tmp_path: Path) -> None:
     data = json.loads(written(program_of(ONE), "tiny16", tmp_path)["placement.json"])
     validator = Draft202012Validator(SCHEMA)
     assert validator.is_valid(data)
-    for change in ({"version": 2}, {"mode": "both"}, {"phases": []}, {"extra": 1}):
+    changes: tuple[dict[str, Any], ...] = ({"version": 2}, {"mode": "both"}, {"phases": []}, {"extra": 1})
+    for change in changes:
         assert not validator.is_valid({**data, **change})
     assert not validator.is_valid({name: value for name, value in data.items() if name != "job"})
 

@@ -99,8 +99,9 @@ def test_small_models_fit_where_they_should() -> None:
 def wafers(draw: st.DrawFn) -> Device:
     """Return a device of any shape, whose figures need not be in proportion."""
     base = device(draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(256, 100_000)))
-    speeds = {name: float(draw(st.integers(1, 64))) for name in ("multiply_adds", "read", "write", "link")}
-    return replace(base, off_wafer=float(draw(st.sampled_from((1e6, 1e9, 1e12)))), **speeds)
+    multiply_adds, read, write, link = (float(draw(st.integers(1, 64))) for _ in range(4))
+    off_wafer = draw(st.sampled_from((1e6, 1e9, 1e12)))
+    return replace(base, multiply_adds=multiply_adds, read=read, write=write, link=link, off_wafer=off_wafer)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
