@@ -18,6 +18,9 @@ from cgc_onnx.scope import Operand, Scope
 from cgc_onnx.shapes import Shapes
 from cgc_onnx.writer import DOMAIN, OPSET, Tensor, Writer, value_infos
 
+UNUSABLE = {"Constant"}
+"""ONNX Runtime takes a call of a function of this name for a constant, whatever its domain."""
+
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
@@ -40,8 +43,8 @@ class Structure:
         self._layouts: dict[str, tuple[Layout, ...]] = {}
         self._emitted: dict[str, Emitted] = {}
         self._names = Names()
-        for function in graph.functions:
-            self._names.fresh(function.name)
+        self._names.reserve(UNUSABLE)
+        self._called = {function.name: self._names.fresh(function.name) for function in graph.functions}
         for function in graph.functions:
             found = layouts(function.body, [param.value for param in function.params], self.callee_layouts)
             self._layouts[function.name] = tuple(found[param.name] for param in function.params)
@@ -81,7 +84,7 @@ class Structure:
                 for param, layout in zip(function.params, self._layouts[function.name], strict=True)
             ]
             self._emitted[op.function] = self._function(
-                function.name, body, wanted, _documentation(function), function.location
+                self._called[function.name], body, wanted, _documentation(function), function.location
             )
         emitted = self._emitted[op.function]
         params = zip(node.inputs[args:], emitted.layouts, strict=True)

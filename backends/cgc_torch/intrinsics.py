@@ -88,7 +88,8 @@ class Builtin:
         Dimensions that the module maps may be merged in `type` already (see `takes`).
         """
         inner = self._mapped(type)
-        kept = [name for name in type.names if name not in inner]
+        # A variable may keep its axes in another order (`forms`); the result has those of the graph.
+        kept = [name for name in result.names if type.has(name) and name not in inner]
         x = arranged(x, type.names, [*kept, *inner])
         if self.kind != "linear":
             y = Expr(f"{module}({x.text})", untyped=True)
@@ -179,7 +180,10 @@ def _fits(kind: InlineKind, static: dict[str, Static], function: Function) -> bo
         return len(_dim_names(static, "axis")) == 1
     if kind == "rope":
         ends = _dim_names(static, "positions"), _dim_names(static, "head")
-        return all(len(names) == 1 for names in ends) and isinstance(static.get("base"), int | float)
+        x = function.arguments[0].type
+        return all(len(names) == 1 and x.has(names[0]) for names in ends) and isinstance(
+            static.get("base"), int | float
+        )
     if kind == "attend":
         fits = _attend_dims([value.type for value in function.arguments], static) is not None
         return fits and isinstance(static.get("scale"), int | float)
@@ -209,10 +213,11 @@ def inlined(
         case "attend":
             return _attend(operands, types, static, to, size)
         case "rope":
-            axis, base = types[0].axis(_dim_names(static, "positions")[0]), static["base"]
+            base = static["base"]
             assert isinstance(base, int | float), "recognised by `inline`"
             head = _dim_names(static, "head")
             order = [*(name for name in types[0].names if name not in head), *head]
+            axis = order.index(_dim_names(static, "positions")[0])
             y = call("rope", arranged(operands[0], types[0].names, order), f"dim={axis}, base={float(base)!r}")
             return arranged(y, order, to.names)
         case _:

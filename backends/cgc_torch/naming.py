@@ -102,8 +102,13 @@ class Flow:
         return node.inputs[:1] if self.leading(node) else node.inputs
 
     def leading(self, node: Node) -> Dim | None:
-        """Return the dimension whose positions a gather reads its table at, None for any other index or node."""
-        index = self.node(self.root(node.inputs[1])) if isinstance(node.op, Gather) else None
+        """Return the dimension whose positions a gather reads its table at, None for any other index or node.
+
+        A table that has that dimension itself is aligned with the index, which picks entries of its diagonal.
+        """
+        if not isinstance(node.op, Gather) or set(node.inputs[0].type.names) & set(node.inputs[1].type.names):
+            return None
+        index = self.node(self.root(node.inputs[1]))
         return index.op.dim if index is not None and isinstance(index.op, Position) else None
 
     def _live(self, region: Region) -> set[int]:

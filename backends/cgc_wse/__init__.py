@@ -46,7 +46,7 @@ class WaferTarget:
 
         Raises:
             TargetError: the model fits on the device in no way (CG0601 to CG0603), or an option cannot be honoured
-                (CG0604 to CG0606).
+                (CG0604 to CG0606), or it computes nothing (CG0607).
             InputError: the device cannot be read.
         """
         from cgc_wse.compilation import compile_for_wafer

@@ -85,9 +85,10 @@ def flatten(graph: Graph, sizes: Mapping[str, int]) -> list[FlatStage]:
     params = {param.name for param in graph.params}
     gradients: dict[str, bool] = {}
     stages: list[FlatStage] = []
+    paths: set[str] = set()
     for name, nodes, results in _runs(graph):
         stage = FlatStage(name, 1)
-        flattener = _Flattener(graph, sizes, stage)
+        flattener = _Flattener(graph, sizes, stage, paths)
         if isinstance(nodes[0].op, Repeat):
             stage.runs = evaluate(nodes[0].op.stack.size, sizes)
             flattener.loop_body(nodes[0], nodes[0].op, params, gradients)
@@ -120,10 +121,12 @@ def _runs(graph: Graph) -> Iterator[tuple[str, tuple[Node, ...], tuple[Value, ..
 
 
 class _Flattener:
-    def __init__(self, graph: Graph, sizes: Mapping[str, int], stage: FlatStage) -> None:
+    def __init__(self, graph: Graph, sizes: Mapping[str, int], stage: FlatStage, paths: set[str]) -> None:
+        """Prepare to fill `stage`; `paths` are those of all kernels of the graph so far."""
         self._graph = graph
         self._sizes = sizes
         self._stage = stage
+        self._paths = paths
         self._used: dict[str, int] = {}
 
     # ---- the stage's own arguments
@@ -264,10 +267,10 @@ class _Flattener:
                 groups[-1].block, groups[-1].library = block, library
             return len(groups) - 1
         name, count = path, 1
-        taken = {group.path for group in groups}
-        while name in taken:
+        while name in self._paths:
             count += 1
             name = f"{path}_{count}"
+        self._paths.add(name)
         self._used[path] = len(groups)
         groups.append(Group(name, block, library))
         return len(groups) - 1

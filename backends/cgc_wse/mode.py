@@ -8,6 +8,7 @@ from cgc.ir.dims import evaluate
 from cgc.ir.graph import Graph, Value
 from cgc.ir.types import BYTES, is_float
 from cgc.program import Device
+from cgc.target import TargetError
 from cgc_wse.job import Job
 from cgc_wse.kernels import Stage, stages_of
 from cgc_wse.plan import Plan
@@ -34,7 +35,11 @@ class Lever:
 
 
 def workload_of(graph: Graph, job: Job) -> Workload:
-    """Return the work of `job` on `graph`."""
+    """Return the work of `job` on `graph`.
+
+    Raises:
+        TargetError: CG0607 where there is none.
+    """
     sizes = dict(job.sizes)
 
     def count(values: tuple[Value, ...]) -> int:
@@ -43,7 +48,11 @@ def workload_of(graph: Graph, job: Job) -> Workload:
             for value in values
         )
 
-    return Workload(stages_of(graph, sizes), count(graph.inputs), count(graph.body.results))
+    stages = stages_of(graph, sizes)
+    if not stages:
+        text = f"`{graph.name}` computes nothing: its outputs are inputs or parameters as they are"
+        raise TargetError("CG0607", text, "give it an output that is computed")
+    return Workload(stages, count(graph.inputs), count(graph.body.results))
 
 
 def plan(workload: Workload, job: Job, device: Device) -> Plan:

@@ -51,7 +51,8 @@ def plan_streaming(
 
     Raises:
         TargetError: CG0601 where one sequence does not fit beside the weights of a layer, CG0602 where the weights of
-            two layers do not fit, CG0603 where a layer has more blocks than the wafer has cores.
+            two layers do not fit, or those of a block in no rectangle, CG0603 where a layer has more blocks than the
+            wafer has cores.
     """
     fixed = _fixed(stages, job)
     capacity = device.cores * device.memory
@@ -130,10 +131,18 @@ def _areas(stage: Stage, policy: _Policy, job: Job, device: Device) -> list[Rect
     def demand(kernel: Kernel) -> Demand:
         work, crossings = _step(kernel, policy, job)
         alone = max(core_cycles(work, device, job.number))
-        return Demand(alone, 1, lambda area: kernel_cycles(kernel, work, crossings, area, device, job.number))
+        least = max(1, -(-kernel.parameters * job.number // device.memory))
+        return Demand(alone, least, lambda area: kernel_cycles(kernel, work, crossings, area, device, job.number))
 
-    areas = size_and_place([[demand(kernel) for kernel in stage.kernels]], Rectangle(0, 0, device.columns, device.rows))
-    assert areas is not None, "a core for every block always fits"
+    demands = [demand(kernel) for kernel in stage.kernels]
+    areas = size_and_place([demands], Rectangle(0, 0, device.columns, device.rows))
+    if areas is None:
+        raise TargetError(
+            "CG0602",
+            f"the blocks of `{stage.name}` need {sum(one.least for one in demands):,} of the {device.cores:,} cores of "
+            f"{device.name} for their weights, and no placement in whole rectangles was found that gives each enough",
+            "a smaller width, or a device with more memory or cores",
+        )
     return areas
 
 

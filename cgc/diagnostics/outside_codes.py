@@ -59,6 +59,11 @@ OUTSIDE: dict[str, Code] = {
         "How much memory and time a model takes depends on this size, which the input leaves open without a limit. "
         "Give it on the command line, or a limit in the model: `input tokens[batch, seq <= 2048]`.",
     ),
+    "CG0607": Code(
+        "A model without anything to compute",
+        "Every output is an input or a parameter, perhaps under other names: no block needs a core. There is nothing "
+        "to place on a wafer.",
+    ),
     "CG0701": Code(
         "A checkpoint cannot be read",
         "The file does not exist, is cut off, or is not in the safetensors format. Files of other formats, such as "

@@ -23,6 +23,7 @@ from cgc.elaborate.values import (
     Unknown,
     as_size,
     describe,
+    symbols_of,
 )
 from cgc.ir.dims import Dim, SymbolicSize
 from cgc.ir.graph import Value
@@ -124,6 +125,14 @@ class Context:
             hint = "what an input or a parameter holds is only known when the model runs"
             raise Fault("CG0403", text, Label(expression.location, f"has {describe(operand.type.dims)}"), hint=hint)
         return operand
+
+    def known(self, number: Number, place: Location, hint: str = "use a size of the model's header") -> Number:
+        """Return a number that does not depend on sizes known at run time only."""
+        runtime = sorted(symbols_of(number.value) & self.limits.keys())
+        if runtime:
+            text = f"a number known at compile time is needed here, `{runtime[0]}` is known at run time only"
+            raise Fault("CG0403", text, Label(place), hint=hint.format(runtime[0]))
+        return number
 
     def operand(self, expression: tree.Expression, wish: str = "") -> Operand:
         """Evaluate an expression that has one result. `wish` is the name the user gives it."""
@@ -228,7 +237,7 @@ class Context:
 
     def constant(self, number: Number, dtype: DType, place: Location) -> Value:
         """Return a number as a constant of the graph."""
-        value = number.value
+        value = self.known(number, place, "a tensor holds it: `1 + max(position({0}), over {0})`").value
         if isinstance(value, str):
             raise Fault("CG0403", "a text is not a tensor", Label(place))
         if isinstance(value, Unknown | SymbolicSize):

@@ -50,7 +50,7 @@ def _elaborate(
     names.reserve(declared_params(definition.body))
     outside = Scope()
     scope = Scope(caller=outside)
-    for size in sorted(_dimension_names(definition.body) | _file_sizes(module)):
+    for size in sorted(_dimension_names(modules, module, definition.body) | _file_sizes(module)):
         outside.bind(size, Pack((_open_dim(size),)))
     frame = Frame(Builder(names, blocks.functions.__getitem__), scope)
     for parameter in tensors:
@@ -138,7 +138,26 @@ def _inside(expression: tree.Argument) -> Iterator[tree.Argument]:
             pass
 
 
-def _dimension_names(body: tree.Body) -> set[str]:
+def _given_dims(modules: Modules, module: Module, call: tree.Call) -> set[str]:
+    """Return the names in a call that its block, or `position`, takes as dimensions."""
+    names = [argument.text if isinstance(argument, tree.Name) else "" for argument in _positional(call)]
+    if call.callee.text == "position":
+        return set(names) - {""}
+    found = modules.block(module, call.callee.text, PRIMITIVES)
+    if found is None:
+        return set()
+    header = [p for p in found[1].header if isinstance(p, tree.TensorParameter | tree.DimParameter)]
+    pairs = zip(header, names, strict=False)
+    return {name for parameter, name in pairs if isinstance(parameter, tree.DimParameter)} - {""}
+
+
+def _positional(call: tree.Call) -> list[tree.Argument]:
+    """Return the arguments of a call that are known by where they stand."""
+    others = tree.KeywordArgument | tree.PackArgument | tree.ArrowArgument
+    return [argument for argument in call.arguments if not isinstance(argument, others)]
+
+
+def _dimension_names(modules: Modules, module: Module, body: tree.Body) -> set[str]:
     """Return the names that a body uses as dimensions, without those it makes by renaming."""
     names: set[str] = set()
     made: set[str] = set()
@@ -151,6 +170,8 @@ def _dimension_names(body: tree.Body) -> set[str]:
                     names |= {dim.text for dim in part.dims}
                 elif isinstance(part, tree.ArrowArgument):
                     names |= {dim.text for dim in (*part.source, *part.target)}
+                elif isinstance(part, tree.Call):
+                    names |= _given_dims(modules, module, part)
                 elif isinstance(part, tree.Rename):
                     made |= {new.text for _, new in part.names}
     return names - made
@@ -165,7 +186,8 @@ class _Names:
         self._found = found
 
     def block(self, definition: tree.Definition) -> None:
-        known = {*CONSTANTS, *DTYPES, *_dimension_names(definition.body), *_file_sizes(self._module)}
+        known = {*CONSTANTS, *DTYPES, *_file_sizes(self._module)}
+        known |= _dimension_names(self._modules, self._module, definition.body)
         for parameter in definition.header:
             match parameter:
                 case tree.ArrowParameter(source=source, target=target):

@@ -224,7 +224,7 @@ class BodyWalk:
                 return Init("constant", 1.0 if name == "ones" else 0.0)
 
     def _real(self, expression: tree.Expression) -> float:
-        value = self._context.number(expression).value
+        value = self._context.known(self._context.number(expression), expression.location).value
         if isinstance(value, bool | str):
             raise Fault("CG0409", "a number is needed here", Label(expression.location))
         if isinstance(value, int | float):
@@ -269,6 +269,8 @@ class BodyWalk:
 
     def _if(self, statement: tree.IfStatement) -> None:
         condition = self._context.operand(statement.condition)
+        if isinstance(condition, Number):
+            condition = self._context.known(condition, statement.condition.location)
         if isinstance(condition, Number) and isinstance(condition.value, Unknown):
             condition = Number(True)
         if not isinstance(condition, Number) or not isinstance(condition.value, bool):
@@ -284,7 +286,7 @@ class BodyWalk:
     # ---- loops
 
     def _repeat(self, statement: tree.RepeatStatement) -> None:
-        number = self._context.number(statement.count)
+        number = self._context.known(self._context.number(statement.count), statement.count.location)
         count = self._context.size(number, statement.count.location)
         if isinstance(count, int) and count > MOST_ITERATIONS:
             raise Fault("CG0208", f"`repeat` runs at most {MOST_ITERATIONS} times", Label(statement.count.location))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
-from cgc.elaborate.values import UNKNOWN, Scalar, Unknown
+from cgc.elaborate.values import Scalar, Unknown, symbols_of
 from cgc.ir.dims import IndivisibleSize, SymbolicSize, add, divide, multiply, subtract
 
 LARGEST = 1 << 62
@@ -44,6 +44,11 @@ FUNCTIONS: dict[str, Callable[[float], Plain]] = {
 }
 
 
+def _unknown(*operands: Scalar) -> Unknown:
+    """Return the number that depends on what `operands` depend on."""
+    return Unknown(frozenset().union(*map(symbols_of, operands)))
+
+
 def operate(operator: str, a: Scalar, b: Scalar) -> Scalar:
     """Return `a operator b`.
 
@@ -57,7 +62,7 @@ def operate(operator: str, a: Scalar, b: Scalar) -> Scalar:
     if isinstance(a, bool | str) or isinstance(b, bool | str):
         raise CannotCompute(f"`{operator}` takes numbers")
     if isinstance(a, Unknown) or isinstance(b, Unknown):
-        return UNKNOWN
+        return _unknown(a, b)
     if isinstance(a, SymbolicSize) or isinstance(b, SymbolicSize):
         return _symbolic(operator, a, b)
     if operator in _COMPARE:
@@ -67,7 +72,7 @@ def operate(operator: str, a: Scalar, b: Scalar) -> Scalar:
 
 def _logic(operator: str, a: Scalar, b: Scalar) -> Scalar:
     if isinstance(a, Unknown) or isinstance(b, Unknown):
-        return UNKNOWN
+        return _unknown(a, b)
     if not (isinstance(a, bool) and isinstance(b, bool)):
         raise CannotCompute(f"`{operator}` takes `true` and `false`")
     return (a and b) if operator == "and" else (a or b)
@@ -75,7 +80,7 @@ def _logic(operator: str, a: Scalar, b: Scalar) -> Scalar:
 
 def _equal(a: Scalar, b: Scalar) -> Scalar:
     if isinstance(a, Unknown | SymbolicSize) or isinstance(b, Unknown | SymbolicSize):
-        return True if a == b and not isinstance(a, Unknown) else UNKNOWN
+        return True if a == b and not isinstance(a, Unknown) else _unknown(a, b)
     if isinstance(a, str) != isinstance(b, str):
         raise CannotCompute("a text is never equal to a number")
     return a == b
@@ -87,7 +92,7 @@ def _negate(value: Scalar) -> Scalar:
 
 def _symbolic(operator: str, a: int | float | SymbolicSize, b: int | float | SymbolicSize) -> Scalar:
     if isinstance(a, float) or isinstance(b, float):
-        return UNKNOWN
+        return _unknown(a, b)
     match operator:
         case "+":
             return add(a, b)
@@ -99,9 +104,9 @@ def _symbolic(operator: str, a: int | float | SymbolicSize, b: int | float | Sym
             try:
                 return divide(a, b)
             except IndivisibleSize:
-                return UNKNOWN
+                return _unknown(a, b)
         case _:
-            return UNKNOWN
+            return _unknown(a, b)
 
 
 def _plain(operator: str, a: Plain, b: Plain) -> Plain:
@@ -147,18 +152,18 @@ def apply(function: str, x: Scalar) -> Scalar:
     """Return a function of a number (`FUNCTIONS`, `neg`, `not`); errors as `operate`."""
     if function == "not":
         if isinstance(x, Unknown):
-            return UNKNOWN
+            return _unknown(x)
         if not isinstance(x, bool):
             raise CannotCompute("`not` takes `true` or `false`")
         return not x
     if isinstance(x, bool | str):
         raise CannotCompute(f"`{function}` takes a number")
     if isinstance(x, Unknown):
-        return UNKNOWN
+        return _unknown(x)
     if function == "neg":
         return multiply(x, -1) if isinstance(x, SymbolicSize) else -x
     if isinstance(x, SymbolicSize):
-        return UNKNOWN
+        return _unknown(x)
     try:
         return bounded(FUNCTIONS[function](x))
     except (ValueError, OverflowError, ZeroDivisionError) as error:

@@ -15,12 +15,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A number that depends on sizes left open, such as `sqrt(head)` in a family checked on its own."""
+    """A number that depends on sizes left open (`symbols`), such as `sqrt(head)` in a family checked on its own."""
+
+    symbols: frozenset[str] = frozenset()
 
 
 UNKNOWN = Unknown()
 
 Scalar: TypeAlias = int | float | bool | str | SymbolicSize | Unknown
+
+
+def symbols_of(value: Scalar) -> frozenset[str]:
+    """Return the sizes left open that a number depends on."""
+    match value:
+        case Unknown(symbols):
+            return symbols
+        case SymbolicSize():
+            return value.symbols()
+        case _:
+            return frozenset()
 
 
 @dataclass(frozen=True, slots=True)

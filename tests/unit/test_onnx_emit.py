@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 import pytest
 from cgc_onnx import TARGET
-from cgc_onnx.evaluate import write
+from cgc_onnx.evaluate import onnxruntime_evaluator, write
 from cgc_onnx.writer import DOMAIN, IR_VERSION, OPSET
 
 from cgc.driver import load_program
+from cgc.interpret import interpret
 from cgc.program import Program
 from cgc.target import CompileOptions, Target, TargetError
 from cgc.version import VERSION
@@ -137,3 +138,22 @@ def test_thirteen_billion_parameters_without_weights_are_quick_and_small(tmp_pat
 def test_the_package_imports_without_onnx() -> None:
     code = "import sys, cgc_onnx; assert not {'onnx', 'numpy', 'onnxruntime'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_loop_or_block_may_be_called_as_an_operator_is(tmp_path: Path) -> None:
+    """ONNX Runtime takes any node called `Constant` for the operator, also a call of a function."""
+    path = tmp_path / "m.cg"
+    path.write_text(
+        "model m(width = 4) {\n    input x[batch, width]\n    y = Constant(x)\n    z = x\n"
+        "    repeat 2 as Loop {\n        y = linear(y, width -> width)\n        z = z + y\n    }\n"
+        "    repeat 2 as Constant {\n        y = linear(y, width -> width)\n        z = z + y\n    }\n"
+        "    output a = y\n    output b = z\n}\n\n"
+        "block Constant(x) {\n    param w[width] ~ ones()\n    return x * w\n}\n",
+        encoding="utf-8",
+    )
+    program = load_program(str(path))
+    weights = initialize(program.graph, 0)
+    inputs = {"x": np.ones((2, 4), np.float32)}
+    found = onnxruntime_evaluator(program)(weights, inputs)
+    for name, wanted in interpret(program.graph, weights, inputs).items():
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-5, atol=1e-6)
