@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from cgc.cli_experiments import coordcheck, sweep
+from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
 from cgc.diagnostics import InputError
-from cgc.driver import PASSES, Timings, UsageError, parse_overrides
+from cgc.driver import Timings, UsageError, parse_overrides
 from cgc.version import VERSION
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from cgc.program import Program
-
-JSON = "cgc.json"
-"""Key in click's shared `meta`: diagnostics are wanted as JSON."""
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-FILE = click.argument("file", type=click.Path(dir_okay=True))
-
-
-def _remember_format(ctx: click.Context, _: click.Parameter, value: str) -> str:
-    ctx.meta[JSON] = value == "json"
-    return value
-
-
-FORMAT = click.option(
-    "--format",
-    "as_json",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="How to print.",
-    callback=_remember_format,
-    is_eager=True,
-)
-MODEL = click.option("--model", help="Which model, where the file has several.")
-SET = click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Replace a size, as in --set layers=4."
-)
-TIMINGS = click.option("--timings", is_flag=True, help="Print the seconds of every stage to stderr.")
-DUMP = click.option("--dump-after", type=click.Choice(PASSES), help="Print the graph as text after this pass.")
-
-
-def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Apply several click options."""
-
-    def apply(function: F) -> F:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return apply
 
 
 class Cgc(click.Group):
@@ -81,19 +39,6 @@ def _fail(error: InputError, as_json: bool) -> NoReturn:
 
         click.echo(render(error.diagnostics, error.sources, color=sys.stderr.isatty()), err=True, nl=False)
     sys.exit(1)
-
-
-def print_json(data: Any) -> None:
-    """Print data as JSON."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
-
-
-def print_rich(renderable: RenderableType) -> None:
-    """Print a table or the like; at full width where the output is no terminal."""
-    from rich.console import Console
-
-    console = Console() if sys.stdout.isatty() else Console(width=160, color_system=None)
-    console.print(renderable)
 
 
 def _report(timings: Timings, wanted: bool) -> None:
@@ -229,15 +174,7 @@ def graph(file: str, output: str, depth: int, settings: tuple[str, ...], model: 
     from cgc.driver import load_program
 
     program = load_program(file, parse_overrides(settings), model)
-    _wrote([draw(program.graph, Path(output), depth)], as_json)
-
-
-def _wrote(paths: list[Path], as_json: str, data: Any = None) -> None:
-    if as_json == "json":
-        print_json({"ok": True, "written": [path.as_posix() for path in paths], **({"report": data} if data else {})})
-    else:
-        for path in paths:
-            click.echo(f"wrote {path.as_posix()}")
+    written([draw(program.graph, Path(output), depth)], as_json)
 
 
 @main.command("compile")
@@ -272,7 +209,7 @@ def compile_command(file: str, target: str, output: str | None, as_json: str, ti
     result, paths = compile_program(program, target, Path(output), Request(**rest), clock)
     if result.report is not None and as_json == "text":
         print_rich(result.report)
-    _wrote(paths, as_json, dict(result.data))
+    written(paths, as_json, dict(result.data))
     _report(clock, timings)
 
 
@@ -364,3 +301,7 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(main, {}, "cgc", "_CGC_COMPLETE").source())
+
+
+main.add_command(coordcheck)
+main.add_command(sweep)

@@ -6,7 +6,7 @@ asked otherwise); arrays are dropped after their last use, and loops read slices
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, assert_never
 
 import numpy as np
@@ -43,24 +43,33 @@ from cgc.ir.types import DType, TensorType, is_float
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 
+Observer: TypeAlias = Callable[[Value, Array], None]
+"""Is shown a value and its array."""
+
+
 class BadInput(ValueError):
     """Weights or inputs do not fit the graph; the message names the value."""
 
 
 def interpret(
-    graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array], dtype: Any = np.float32
+    graph: Graph,
+    weights: Mapping[str, Array],
+    inputs: Mapping[str, Array],
+    dtype: Any = np.float32,
+    observe: Observer | None = None,
 ) -> dict[str, Array]:
     """Run `graph`; returns the outputs by name.
 
     `weights` are arrays by parameter path (stacked parameters with their loop dimensions first), `inputs` by name. Free
-    sizes are read off the inputs' shapes. `dtype` is what floats are computed in.
+    sizes are read off the inputs' shapes. `dtype` is what floats are computed in. `observe` is shown every value as it
+    is made, in each turn of a loop.
 
     Raises:
         BadInput: something is missing or has the wrong shape, sizes contradict each other or exceed their limit, or an
             index is out of range.
     """
     sizes = bind_sizes(graph, inputs)
-    machine = _Machine(graph, sizes, np.dtype(dtype))
+    machine = _Machine(graph, sizes, np.dtype(dtype), observe)
     arguments = [machine.argument(value, inputs, "input") for value in graph.inputs]
     arguments += [machine.argument(param.value, weights, "parameter") for param in graph.params]
     with np.errstate(all="ignore"):
@@ -90,10 +99,11 @@ def bind_sizes(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, int]:
 
 
 class _Machine:
-    def __init__(self, graph: Graph, sizes: Mapping[str, int], dtype: np.dtype[Any]) -> None:
+    def __init__(self, graph: Graph, sizes: Mapping[str, int], dtype: np.dtype[Any], observe: Observer | None) -> None:
         self._functions = {function.name: function for function in graph.functions}
         self._sizes = sizes
         self._float = dtype
+        self._observe = observe
 
     def _numpy_dtype(self, dtype: DType) -> np.dtype[Any]:
         return self._float if is_float(dtype) else np.dtype({"bool": "?", "i32": "i4"}.get(dtype, "i8"))
@@ -133,6 +143,8 @@ class _Machine:
             for value, array in zip(node.outputs, self._node(node, operands), strict=True):
                 if value.name in last:
                     live[value.name] = array
+                if self._observe is not None:
+                    self._observe(value, array)
         return [live[value.name] for value in region.results]
 
     def _node(self, node: Node, operands: list[Array]) -> list[Array]:

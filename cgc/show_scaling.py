@@ -1,4 +1,4 @@
-"""What `cgc check --scaling` prints: exponents of every tensor in every direction of growth."""
+"""What `cgc check --scaling`, `cgc coordcheck` and `cgc sweep` print."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from cgc.parametrize.check import Check, Finding, shown_power
 from cgc.program import Program
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
+
+    from cgc.experiments.coordcheck import Result
+    from cgc.experiments.sweep import Curve, Plan
 
 
 def scaling_data(check: Check) -> list[dict[str, Any]]:
@@ -71,3 +76,50 @@ def _powers(finding: Finding) -> tuple[str, str, str]:
         "-" if power == ZERO else shown_power(power).strip("()")
         for power in (scale.init, scale.change, finding.fact.own)
     )
+
+
+def slopes_table(result: Result) -> Table:
+    """Return the measured slopes of a coordinate check beside the exponents."""
+    from rich.table import Table
+
+    widths = ", ".join(map(str, result.setup.widths))
+    table = Table(title=f"{result.model} under {result.parametrization}, widths {widths}", title_justify="left")
+    for column in ("tensor", "as"):
+        table.add_column(column, no_wrap=True)
+    for column in ("init", "static", "change", "static"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for row in result.tensors:
+        cells = [
+            _slope(row.init_slope),
+            _slope(row.init_exponent),
+            _slope(row.change_slope),
+            _slope(row.change_exponent),
+        ]
+        table.add_row(row.tensor, row.kind, *cells, ", ".join(row.disagreements) or "ok")
+    return table
+
+
+def _slope(power: float | None) -> str:
+    return "-" if power is None else f"{power:.2f}"
+
+
+def sweep_table(plan: Plan, curves: Sequence[Curve], summary: dict[str, Any]) -> Table:
+    """Return the held-out losses of a sweep, the best of every width marked."""
+    from rich.table import Table
+
+    moved = summary["moves_by_doublings"]
+    caption = "" if moved is None else f"the best {plan.over} moves by {moved:.1f} doublings between widths"
+    table = Table(title="held-out loss, nats per byte", title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("width", justify="right")
+    for value in sorted(plan.values):
+        table.add_column(f"{plan.over} {value:g}", justify="right")
+    for curve in curves:
+        losses = {point.value: point.mean for point in curve.points}
+        best = curve.best.value if curve.best is not None else None
+        cells = [
+            f"{losses[value]:.3f}{'*' if value == best else ''}" if value in losses else ""
+            for value in sorted(plan.values)
+        ]
+        table.add_row(str(curve.width), *cells)
+    return table

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cgc.target import Arrays
+    from cgc_torch.weights import Array
 
 __all__ = ["TARGET", "TorchTarget"]
 
@@ -61,6 +62,12 @@ class TorchTarget:
         from cgc_torch.live import to_torch
 
         return to_torch(program, weights)
+
+    def from_torch(self, program: Program, module: nn.Module) -> dict[str, Array]:
+        """Return the parameters of a module that `to_torch` made, as arrays by path; see `cgc_torch.live`."""
+        from cgc_torch.live import save_weights
+
+        return save_weights(module, program)
 
 
 TARGET = TorchTarget()

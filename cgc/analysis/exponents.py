@@ -79,7 +79,8 @@ class Fact:
     """What the check asks of one place: `own` is by how much the update of `params` alone moves the value there.
 
     `depth` is the exponent of the number of turns of the loops around, `writes` tells whether the value goes into a
-    residual stream, `said` is what numbers in the model's text contribute.
+    residual stream, `said` is what numbers in the model's text contribute, `last` the node that is scaled last (-1: the
+    one at `index`).
     """
 
     kind: FactKind
@@ -92,6 +93,7 @@ class Fact:
     depth: float = 0.0
     writes: bool = False
     said: float = 0.0
+    last: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +138,12 @@ class Growth:
     branches: Mapping[int, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
 
 
-def coordinate_exponents(growth: Growth) -> list[Fact]:
-    """Return the exponents at every use of a parameter, every product of activations, every branch, in order."""
-    return _Walk(growth).run()
+def coordinate_exponents(growth: Growth, local: bool = True) -> list[Fact]:
+    """Return the exponents at every use of a parameter, every product of activations, every branch, in order.
+
+    With `local`, what lies behind a fault is looked at as if the fault were mended; without, as it is.
+    """
+    return _Walk(growth, local).run()
 
 
 def exponent(value: float, larger: float, ratio: float) -> float:
@@ -174,8 +179,9 @@ def _bounded(a: Scale, odd: bool) -> Scale:
 
 
 class _Walk:
-    def __init__(self, growth: Growth) -> None:
+    def __init__(self, growth: Growth, local: bool) -> None:
         self._growth = growth
+        self._local = local
         self._states: dict[str, _State] = {}
         self._facts: list[Fact] = []
         self._index = 0
@@ -214,6 +220,9 @@ class _Walk:
             for value in node.outputs:
                 self._states[value.name] = state
 
+    def _settled(self, state: _State) -> _State:
+        return _settled(state, self._local)
+
     # ---- loops
 
     def _repeat(self, node: Node, op: Repeat, twin: Repeat) -> None:
@@ -222,7 +231,7 @@ class _Walk:
         longer = exponent(*sizes, self._growth.ratio) if all(isinstance(size, int) for size in sizes) else 0.0  # type: ignore[arg-type]
         around, self._deep = self._deep, self._deep + longer
         start, known = self._index, len(self._facts)
-        carried = [_settled(self._states[value.name]).scale for value in node.inputs[: op.carried]]
+        carried = [self._settled(self._states[value.name]).scale for value in node.inputs[: op.carried]]
         for _ in range(4):
             del self._facts[known:]
             self._index = start
@@ -240,7 +249,7 @@ class _Walk:
             self._states[value.name] = _State(scale)
 
     def _result(self, op: Repeat, at: int, longer: float) -> Scale:
-        state = _settled(self._states[op.body.results[at].name])
+        state = self._settled(self._states[op.body.results[at].name])
         if state.stream != op.body.arguments[at].name or state.added == NOTHING:
             return state.scale
         init, change = summed(state.added, longer)
@@ -254,7 +263,7 @@ class _Walk:
         factor = self._growth.factors.get((index, at))
         if factor is None:
             return state
-        state = _settled(state)
+        state = self._settled(state)
         return replace(state, scale=state.scale.shifted(factor))
 
     def _made(self, index: int, node: Node, twin: Node) -> _State:
@@ -267,7 +276,7 @@ class _Walk:
             case Unary(kind):
                 return self._unary(kind, operands[0])
             case Where():
-                return _State(_add(_settled(operands[1]).scale, _settled(operands[2]).scale))
+                return _State(_add(self._settled(operands[1]).scale, self._settled(operands[2]).scale))
             case Dot():
                 return self._dot(index, node, twin, operands)
             case Gather():
@@ -276,12 +285,12 @@ class _Walk:
                 over = (node.op.over,) if isinstance(node.op, Scan) else node.op.over
                 sums = isinstance(node.op, Scan) or node.op.kind == "sum"
                 grown = self._grow(node.inputs[0], twin.inputs[0], over) if sums else 0.0
-                state = _settled(operands[0])
+                state = self._settled(operands[0])
                 return replace(state, scale=state.scale.shifted(grown), stream="", number=None)
             case Rename() | Transpose() | Cast() | Split() | Merge() | Slice() | TopK():
                 return operands[0]
             case Concat():
-                return self._concat([_settled(operand) for operand in operands])
+                return self._concat([self._settled(operand) for operand in operands])
             case Call() | Repeat():
                 raise AssertionError("inlined, and handled before")
             case op:
@@ -304,7 +313,7 @@ class _Walk:
     def _unary(self, kind: str, operand: _State) -> _State:
         if kind == "neg":
             return operand
-        state = _settled(operand)
+        state = self._settled(operand)
         x = state.scale
         match kind:
             case "abs" | "floor":
@@ -331,9 +340,10 @@ class _Walk:
                 power = other.scale.init if kind == "mul" else -other.scale.init
                 if state.fact is not None:
                     state.fact.said += power
+                    state.fact.last = index
                 return replace(_scaled(state, power), stream="", added=NOTHING)
         self._elementwise(index, operands, kind)
-        a, b = _settled(left), _settled(right)
+        a, b = self._settled(left), self._settled(right)
         match kind:
             case "add" | "sub":
                 return self._sum(index, a, b)
@@ -368,13 +378,13 @@ class _Walk:
                 continue
             own = state.scale.change
             if kind in ("mul", "div"):
-                own += _settled(other).scale.after
+                own += self._settled(other).scale.after
             feeds = index in self._growth.feeding
             self._facts.append(Fact("elementwise", index, at, state.params, state.scale, own, feeds, self._deep))
 
     def _lookup(self, index: int, table: _State) -> _State:
         if not table.params:
-            return replace(_settled(table), stream="")
+            return replace(self._settled(table), stream="")
         feeds = index in self._growth.feeding
         fact = Fact("lookup", index, 0, table.params, table.scale, table.scale.change, feeds, self._deep)
         self._facts.append(fact)
@@ -386,7 +396,7 @@ class _Walk:
         feeds = index in self._growth.feeding
         held = next((at for at, state in enumerate(operands) if state.params), None)
         if held is None:
-            a, b = (_settled(state).scale for state in operands)
+            a, b = (self._settled(state).scale for state in operands)
             same = node.inputs[0] == node.inputs[1]
             init = a.init + b.init + (grown if same else grown / 2)
             moved = max(a.change + b.after, a.after + b.change) + grown
@@ -395,7 +405,7 @@ class _Walk:
                 return _State(made)
             fact = Fact("scores", index, 0, (), made, moved, feeds, self._deep)
         else:
-            weight, x = operands[held], _settled(operands[1 - held]).scale
+            weight, x = operands[held], self._settled(operands[1 - held]).scale
             half = grown / 2 if weight.random else grown
             init = x.init + weight.scale.init + half
             own = x.after + weight.scale.change + grown
@@ -416,11 +426,11 @@ def _scaled(state: _State, power: float) -> _State:
     return replace(state, scale=state.scale.shifted(power))
 
 
-def _settled(state: _State) -> _State:
+def _settled(state: _State, local: bool) -> _State:
     """Return a value as what reads it sees it: a fault is reported where it arises, and not again downstream."""
     if state.fact is None:
         return state
-    return replace(state, scale=STEADY if faults(state.fact) else state.scale, fact=None)
+    return replace(state, scale=STEADY if local and faults(state.fact) else state.scale, fact=None)
 
 
 def faults(fact: Fact) -> tuple[str, ...]:

@@ -48,14 +48,14 @@ class Check:
         self._params = {derived.param.name: derived for derived in made.params()}
         self._sites = made.sites()
 
-    def findings(self) -> list[Finding]:
-        """Return every fact in every direction, in the order of the program."""
+    def findings(self, local: bool = True) -> list[Finding]:
+        """Return every fact in every direction, in the order of the program; `local` as in `coordinate_exponents`."""
         scaling = self._program.scaling
         if scaling is None:
             return []
-        return [finding for at, grown in enumerate(scaling.grown) for finding in self._direction(at + 2, grown)]
+        return [finding for at, grown in enumerate(scaling.grown) for finding in self._direction(at + 2, grown, local)]
 
-    def _direction(self, copy: int, grown: Grown) -> Iterator[Finding]:
+    def _direction(self, copy: int, grown: Grown, local: bool) -> Iterator[Finding]:
         made = self._made
         params = {name: self._param(derived, copy) for name, derived in self._params.items()}
         factors = {site.place: exponent(site.values[0], site.values[copy], GROWTH) for site in self._sites}
@@ -72,7 +72,7 @@ class Check:
         )
         mup = self._program.mup
         lazy = grown.deep and mup is not None and (mup.value("alpha") or 1.0) < 1.0
-        for fact in coordinate_exponents(growth):
+        for fact in coordinate_exponents(growth, local):
             wrong = tuple(fault for fault in faults(fact) if not (lazy and fault == "update vanishes"))
             yield Finding(grown.names, grown.deep, made.path(fact.index), fact, wrong)
 

@@ -120,7 +120,7 @@ class Derivation:
         self._table = table
         self._tuned = base
         self._scaled = scaled
-        self._nodes = list(in_order(graphs[0].body))
+        self.nodes = list(in_order(graphs[0].body))
         self._copies = range(len(graphs))
         counts = [0.0] * len(graphs)
         for branch in uses.branches:
@@ -317,12 +317,12 @@ class Derivation:
 
     def path(self, index: int) -> str:
         """Return the path of the node at a place, or the name of its result."""
-        node = self._nodes[index]
+        node = self.nodes[index]
         return node.path or node.outputs[0].name
 
     def place(self, site: Site) -> tuple[str, Location]:
         """Return the path that names a multiplier, and where its node was written."""
-        node = self._nodes[site.place[0]]
+        node = self.nodes[site.place[0]]
         if site.group == "embedding" and len(site.params) == 1:
             return site.params[0], node.location
         return node.path or node.outputs[0].name, node.location
