@@ -333,7 +333,8 @@ def _arrow(
             body.spelled[dims[0]] = name
         else:
             body.packs.append((name, tuple(dims)))
-            body.spelled.update({d: d for d in dims})
+            # What only the caller's header names has no name of its own here.
+            body.spelled.update({d: d for d in dims if frame.spelled.get(d) == d})
     return source, inside, [into, out]
 
 
