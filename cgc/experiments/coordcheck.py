@@ -47,7 +47,10 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Slopes:
-    """One place: root mean squares by width at initialization and of the change, their slopes, and the exponents."""
+    """One place: root mean squares by width at initialization and of the change, their slopes, and the exponents.
+
+    `at_most`: the exponents are those of long training, when all is correlated; after a few steps less is right too.
+    """
 
     tensor: str
     kind: str
@@ -57,10 +60,11 @@ class Slopes:
     change_slope: float | None
     init_exponent: float | None
     change_exponent: float | None
+    at_most: bool
 
     @property
     def disagreements(self) -> tuple[str, ...]:
-        """What the static check says otherwise: `init`, `change`. Of scores it says how much they can grow at most."""
+        """What the static check says otherwise: `init`, `change`."""
         found: list[str] = []
         for name, slope, power in (
             ("init", self.init_slope, self.init_exponent),
@@ -68,8 +72,7 @@ class Slopes:
         ):
             if slope is None or power is None:
                 continue
-            below = self.kind == "scores"
-            if slope > power + TOLERANCE or (slope < power - TOLERANCE and not below):
+            if slope > power + TOLERANCE or (slope < power - TOLERANCE and not self.at_most):
                 found.append(name)
         return tuple(found)
 
@@ -221,6 +224,7 @@ def _slopes(finding: Finding, widths: Sequence[int], observed: Sequence[tuple[fl
         slope(widths, change),
         None if scale.init == ZERO else scale.init,
         None if scale.change == ZERO else scale.change,
+        finding.fact.kind == "scores" or not finding.fact.feeds,
     )
 
 
