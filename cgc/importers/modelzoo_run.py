@@ -76,7 +76,8 @@ def _optimizer(init: Fields) -> tuple[str, float | None]:
         fields.fault(
             "CG1005", f"the optimizer is `{name}`, which cannot be expressed", fields.place(), "known is `AdamW`"
         )
-        return "adamw()", None
+        # any rate, so that a missing one is no second fault
+        return "adamw()", 1.0
     beta1, beta2 = _betas(fields)
     settings = {"beta1": beta1, "beta2": beta2, "eps": fields.number("eps", above=0.0)}
     settings["weight_decay"] = fields.number("weight_decay")

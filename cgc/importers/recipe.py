@@ -82,8 +82,8 @@ def number_text(value: float) -> str:
     digits = repr(value)
     if 0.01 <= abs(value) < 1e15:
         return digits
-    mantissa, _, exponent = f"{value:.17e}".partition("e")
-    mantissa = next(f"{value:.{n}e}" for n in range(18) if float(f"{value:.{n}e}") == value).partition("e")[0]
+    shortest = next(text for n in range(18) if float(text := f"{value:.{n}e}") == value)
+    mantissa, _, exponent = shortest.partition("e")
     return f"{mantissa}e{int(exponent)}"
 
 
