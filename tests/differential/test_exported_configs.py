@@ -16,13 +16,12 @@ from cgc.importers.export import export_text
 from cgc.model import Model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-OWN = {
-    "gpt2": "use std/gpt2\n\nmodel m = gpt2(vocab=97, context=48, layers=3, width=48, heads=4, ffn=50, eps=1e-6)\n",
-    "gpt_neox": "use std/gpt_neox\n\nmodel m = gpt_neox(\n    vocab=97, context=48, layers=2, width=44, heads=2, rotary=6, "
-    "parallel=false, base=500\n)\n",
-    "llama": "use std/llama\n\nmodel m = llama(\n    vocab=97, context=48, layers=2, width=64, heads=4, ffn=96, kv_heads=2, "
-    "head=32, base=500\n)\n",
+SIZES = {
+    "gpt2": "vocab=97, context=48, layers=3, width=48, heads=4, ffn=50, eps=1e-6",
+    "gpt_neox": "vocab=97, context=48, layers=2, width=44, heads=2, rotary=6, parallel=false, base=500",
+    "llama": "vocab=97, context=48, layers=2, width=64, heads=4, ffn=96, kv_heads=2, head=32, base=500",
 }
+OWN = {family: f"use std/{family}\n\nmodel m = {family}({sizes})\n" for family, sizes in SIZES.items()}
 
 
 def _public(config: Any) -> Any:

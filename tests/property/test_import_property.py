@@ -149,10 +149,29 @@ def test_modelzoo_configurations_there_and_back(config: str) -> None:
 
 TOKEN = re.compile(r"[A-Za-z_]\w*|[-+.\deE]+|\s+|.")
 ABSURD = st.sampled_from(
-    ["", "0", "-1", "1e999", "1e300", "1e-320", "9" * 30, "null", "true", "~", "[]", "{}", '"x"', "- ", "&a ", "*a",
-     "!!x ", ": ", "\n", "\t", "{", "}", "[", "]", '"', "'", "|", "%", "#", "\x00", "\ufeff", "\ud7ff", "<<: ", "? ", "AdamW",
-     "0x1f", "1:30", "yes", ".inf", ".nan", "2001-01-01", "1_000", "heads", "1099511627776"]
-)  # fmt: skip
+    (
+        *(
+            "",
+            "0",
+            "-1",
+            "1e999",
+            "1e300",
+            "1e-320",
+            "9" * 30,
+            "null",
+            "true",
+            "~",
+            "[]",
+            "{}",
+            '"x"',
+            "- ",
+            "&a ",
+            "*a",
+        ),
+        *("!!x ", ": ", "\n", "\t", "{", "}", "[", "]", '"', "'", "|", "%", "#", "\x00", "\ufeff", "\ud7ff", "<<: "),
+        *("? ", "AdamW", "0x1f", "1:30", "yes", ".inf", ".nan", "2001-01-01", "1_000", "heads", "1099511627776"),
+    )
+)
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
