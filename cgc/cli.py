@@ -213,6 +213,65 @@ def compile_command(file: str, target: str, output: str | None, as_json: str, ti
     _report(clock, timings)
 
 
+@main.command("import")
+@options(
+    click.argument("file", type=click.Path()),
+    click.option("-o", "--output", type=click.Path(), help="The .cg file to write; without it, print."),
+    click.option("--name", help="The model's name; by default made of the file's."),
+    click.option("--without-dropout", is_flag=True, help="Leave dropout out, which acts in training only."),
+    FORMAT,
+)
+def import_command(file: str, output: str | None, name: str | None, without_dropout: bool, as_json: str) -> None:
+    """Make a .cg file of a published configuration: a config.json of the model hub, or model-zoo YAML."""
+    from cgc.importers.configuration import import_file
+    from cgc.importers.recipe import is_name
+
+    if name is not None and not is_name(name):
+        raise UsageError(f"--name {name}: a name is of letters, digits and `_`, and no word of the language")
+    _give(import_file(file, name, without_dropout), output, as_json)
+
+
+@main.command("export-config")
+@options(
+    FILE,
+    click.option("-o", "--output", type=click.Path(), help="The file to write; without it, print."),
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["hub", "modelzoo"]),
+        help="hub: config.json; modelzoo: YAML with the run. By default as the name of the output ends.",
+    ),
+    SET,
+    MODEL,
+)
+def export_command(
+    file: str, output: str | None, form: str | None, settings: tuple[str, ...], model: str | None
+) -> None:
+    """Write the model in FILE as a config.json of the model hub, or as model-zoo YAML with its run."""
+    from cgc.driver import load_program
+    from cgc.importers.export import export_text
+
+    if form is None:
+        form = "modelzoo" if output is not None and Path(output).suffix in (".yaml", ".yml") else "hub"
+    _give(export_text(load_program(file, parse_overrides(settings), model), form), output, "text")
+
+
+def _give(text: str, output: str | None, as_json: str) -> None:
+    """Write a text to a file and say so, or print it."""
+    from cgc.driver import write_artifacts
+    from cgc.target import text_artifact
+
+    if output is not None:
+        path = Path(output)
+        if path.name in ("", "..") or path.is_dir():
+            raise UsageError(f"-o {output}: name a file")
+        _wrote(write_artifacts((text_artifact(path.name, text),), path.parent), as_json)
+    elif as_json == "json":
+        print_json({"ok": True, "text": text})
+    else:
+        click.echo(text, nl=False)
+
+
 @main.command()
 @options(FILE, SET, MODEL, FORMAT, click.option("--target", "targets", multiple=True, help="Only this target."))
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random weights and inputs.")

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 from cgc.diagnostics.code import Code
+from cgc.diagnostics.import_codes import IMPORTS
 from cgc.diagnostics.item_codes import ITEMS
 from cgc.diagnostics.language_codes import LANGUAGE
 from cgc.diagnostics.outside_codes import OUTSIDE
 
-CODES: dict[str, Code] = dict(sorted({**OUTSIDE, **LANGUAGE, **ITEMS}.items()))
+CODES: dict[str, Code] = dict(sorted({**OUTSIDE, **LANGUAGE, **ITEMS, **IMPORTS}.items()))
 
 GROUPS = {
     "CG00": "Files",
@@ -23,6 +24,7 @@ GROUPS = {
     "CG07": "Weights",
     "CG08": "Targets",
     "CG09": "Limits",
+    "CG10": "Importing and exporting configurations",
 }
 
 _HEAD = """# Index of errors

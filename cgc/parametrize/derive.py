@@ -74,11 +74,11 @@ class Tuned:
     multipliers: tuple[Setting, ...] = ()
     overrides: tuple[tuple[str, tuple[Setting, ...]], ...] = ()
 
-    def override(self, param: str, name: str) -> Setting | None:
-        """Return the setting `name` of the innermost `override` that covers a parameter."""
+    def override(self, param: str, group: str, name: str) -> Setting | None:
+        """Return the setting `name` of the `override` of a parameter's class, or the innermost one of its path."""
         found: Setting | None = None
-        for target, settings in sorted(self.overrides, key=lambda pair: len(pair[0])):
-            if covers(target, param):
+        for target, settings in sorted(self.overrides, key=lambda pair: (pair[0] != group, len(pair[0]))):
+            if target == group or covers(target, param):
                 found = next((setting for setting in settings if setting.name == name), found)
         return found
 
@@ -236,7 +236,7 @@ class Derivation:
         lines = [line for line in self._tuned.multipliers if group and line.name == group]
         for param in params:
             lines += [line for line in self._tuned.multipliers if covers(line.name, param)]
-            override = self._tuned.override(param, "multiply")
+            override = self._tuned.override(param, group, "multiply")
             lines += [override] if override is not None else []
         return lines
 
@@ -276,7 +276,7 @@ class Derivation:
         self, param: str, name: str, group: str, use: Use | None, base: float | None
     ) -> tuple[Quantity, Numbers]:
         """Return a quantity in each copy, and the part of the base value that it is."""
-        override = self._tuned.override(param, name)
+        override = self._tuned.override(param, group, name)
         value = base if override is None else float(override.value)
         line = self._line(group, name)
         unit = _with(self._tuned, name, 1.0)
@@ -299,7 +299,7 @@ class Derivation:
         line = self._line(group, "init")
         if declared[0].distribution == "constant":
             return tuple(declared), Quantity(None, None, "as declared: constants are not scaled")
-        override = self._tuned.override(copies[0].name, "std")
+        override = self._tuned.override(copies[0].name, group, "std")
         own = [deviation(init) for init in declared]
         if override is None and line is None:
             return tuple(declared), Quantity(tuple(own), None, "as declared")

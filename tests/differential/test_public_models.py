@@ -80,43 +80,46 @@ def test_from_scratch_counts_by_hand() -> None:
     assert cgc.load(EXAMPLES / "from_scratch.cg").parameter_count == expected
 
 
-def _gpt2(activation: str) -> tuple[Any, str]:
+def _gpt2(activation: str, eps: float = 1e-5) -> tuple[Any, str]:
     config = transformers.GPT2Config(
-        vocab_size=97, n_positions=48, n_embd=48, n_layer=3, n_head=4, initializer_range=0.2,
+        vocab_size=97, n_positions=48, n_embd=48, n_layer=3, n_head=4, initializer_range=0.2, layer_norm_epsilon=eps,
         activation_function=activation, bos_token_id=0, eos_token_id=0, attn_implementation="eager",
     )  # fmt: skip
     kind = {"gelu": "gelu", "gelu_new": "gelu_tanh"}[activation]
-    sizes = f'vocab=97, context=48, layers=3, width=48, heads=4, activation="{kind}"'
+    sizes = f'vocab=97, context=48, layers=3, width=48, heads=4, activation="{kind}", eps={eps}'
     return transformers.GPT2LMHeadModel(config), f"use std/gpt2\n\nmodel m = gpt2({sizes})\n"
 
 
-def _gpt_neox() -> tuple[Any, str]:
+def _gpt_neox(parallel: bool = True) -> tuple[Any, str]:
     config = transformers.GPTNeoXConfig(
         vocab_size=97, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256,
         max_position_embeddings=48, initializer_range=0.2, bos_token_id=0, eos_token_id=0,
-        attn_implementation="eager",
+        use_parallel_residual=parallel, attn_implementation="eager",
     )  # fmt: skip
-    sizes = "vocab=97, context=48, layers=2, width=64, heads=4"
+    sizes = f"vocab=97, context=48, layers=2, width=64, heads=4, parallel={str(parallel).lower()}"
     return transformers.GPTNeoXForCausalLM(config), f"use std/gpt_neox\n\nmodel m = gpt_neox({sizes})\n"
 
 
-def _llama(kv_heads: int) -> tuple[Any, str]:
+def _llama(kv_heads: int, head: int = 16) -> tuple[Any, str]:
     config = transformers.LlamaConfig(
         vocab_size=97, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=kv_heads,
-        intermediate_size=96, max_position_embeddings=48, initializer_range=0.2, rms_norm_eps=1e-5,
+        head_dim=head, intermediate_size=96, max_position_embeddings=48, initializer_range=0.2, rms_norm_eps=1e-5,
         tie_word_embeddings=False, bos_token_id=0, eos_token_id=0, attn_implementation="eager",
     )  # fmt: skip
-    sizes = f"vocab=97, context=48, layers=2, width=64, heads=4, kv_heads={kv_heads}, ffn=96"
+    sizes = f"vocab=97, context=48, layers=2, width=64, heads=4, kv_heads={kv_heads}, head={head}, ffn=96"
     return transformers.LlamaForCausalLM(config), f"use std/llama\n\nmodel m = llama({sizes})\n"
 
 
 FAMILIES = {
     "gpt2": lambda: _gpt2("gelu"),
     "gpt2 tanh": lambda: _gpt2("gelu_new"),
+    "gpt2 large eps": lambda: _gpt2("gelu", 0.1),
     "gpt_neox": _gpt_neox,
+    "gpt_neox one after the other": lambda: _gpt_neox(parallel=False),
     "llama": lambda: _llama(4),
     "llama grouped": lambda: _llama(2),
     "llama multi-query": lambda: _llama(1),
+    "llama wide heads": lambda: _llama(2, 32),
 }
 SHAPES = ((1, 1), (3, 7), (2, 48))
 """Batch and sequence: a single token, something odd, and a full context."""

@@ -49,6 +49,8 @@ def run(block: Block) -> None:
     match block.kind:
         case "cg":
             _check_cg(block)
+        case "json":
+            Path(block.file).write_text(block.code, encoding="utf-8")
         case "console":
             for command, expected in commands(block.code):
                 found = output_of(command)
