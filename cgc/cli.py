@@ -265,7 +265,7 @@ def _give(text: str, output: str | None, as_json: str) -> None:
         path = Path(output)
         if path.name in ("", "..") or path.is_dir():
             raise UsageError(f"-o {output}: name a file")
-        _wrote(write_artifacts((text_artifact(path.name, text),), path.parent), as_json)
+        written(write_artifacts((text_artifact(path.name, text),), path.parent), as_json)
     elif as_json == "json":
         print_json({"ok": True, "text": text})
     else:
