@@ -381,7 +381,7 @@ class _Walk:
             fact = Fact("elementwise", index, at, state.params, state.scale, own, feeds, self._deep)
             fact.said, fact.said_at = state.said, state.said_at
             self._facts.append(fact)
-            if faults(fact):
+            if "update grows" in faults(fact):
                 seen[at] = replace(seen[at], scale=replace(STEADY, init=min(state.scale.init, 0.0)))
         return seen
 
@@ -415,7 +415,10 @@ class _Walk:
             half = grown / 2 if weight.random else grown
             init = x.init + weight.scale.init + half
             own = x.after + weight.scale.change + grown
-            passed = x.change + weight.scale.init + (half if feeds else grown)
+            # What moves x is made of an output's few rows, and lies along them: a sum of many is not.
+            rows = [name for name in node.inputs[held].type.names if name not in node.op.over]
+            along = not feeds and self._grow(node.inputs[held], twin.inputs[held], rows) <= 0
+            passed = x.change + weight.scale.init + (grown if along else half)
             change = max(own, passed)
             made = Scale(init, max(init, change), change, own)
             writes = index in self._growth.writers
