@@ -98,7 +98,7 @@ class Check:
             for fault in finding.faults:
                 code = _code(finding, fault)
                 place = self._place(finding, fault, scaling.table, chains)
-                fault = "" if code == "CG0523" else fault
+                fault = "" if code in ("CG0522", "CG0523") else fault
                 known = [key for key in grouped if key[0] == code and key[2] == fault]
                 if any(other.tensor == finding.tensor for key in known for other in grouped[key]):
                     continue

@@ -63,7 +63,9 @@ MATRICES = {
 }
 NORMS = ("h.ln_1", "h.ln_2", "ln_f")
 BIASES = tuple(name.removesuffix("w") + "b" for name in MATRICES)
-VECTORS = {f"{norm}.scale": 1.0 for norm in NORMS} | {f"{norm}.bias": 0.0 for norm in NORMS} | dict.fromkeys(BIASES, 0.0)
+VECTORS = (
+    {f"{norm}.scale": 1.0 for norm in NORMS} | {f"{norm}.bias": 0.0 for norm in NORMS} | dict.fromkeys(BIASES, 0.0)
+)
 
 
 @cache
