@@ -1,4 +1,4 @@
-"""Models and tables that scale wrongly, each with a comment `# CG05xx` on the line that is to be reported; some are right.
+"""Models and tables that scale wrongly, each with a comment `# CG05xx` on the line that is to be reported.
 
 A rule that lacks something is reported at its name, a table that lacks a rule at its own.
 """

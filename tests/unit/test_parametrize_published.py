@@ -1,4 +1,4 @@
-"""Cerebras-GPT as published (Dey et al. 2023, arXiv 2304.03208): every derived number, and the graph that comes of them.
+"""Cerebras-GPT as published (Dey et al. 2023, arXiv 2304.03208): every derived number, and the resulting graph.
 
 The figures and the model below are written down here once more, from the paper, not computed by cgc.
 """
@@ -6,6 +6,7 @@ The figures and the model below are written down here once more, from the paper,
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,10 +18,11 @@ from click.testing import CliRunner
 
 import cgc
 from cgc.cli import main
-from cgc.erf import erf
+from cgc.interpret import interpret
 from cgc.weights import initialize
 
 FOLDER = Path(__file__).parents[2] / "examples" / "cerebras_gpt"
+erf = np.vectorize(math.erf)
 Array = np.ndarray[Any, Any]
 
 
@@ -187,7 +189,7 @@ def by_hand(w: dict[str, Array], tokens: Array, embedding: float, scores: float,
     return result
 
 
-@pytest.mark.parametrize(("width", "heads"), [(512, 8), (128, 4), (256, 4)])
+@pytest.mark.parametrize(("width", "heads"), [(512, 8), (128, 4)])
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_the_graph_computes_the_published_model(name: str, width: int, heads: int) -> None:
     it = CONFIGURATIONS[name]
@@ -198,8 +200,6 @@ def test_the_graph_computes_the_published_model(name: str, width: int, heads: in
     head = width // heads
     factors = (EMBEDDING, 1 / head, BASE_WIDTH / width) if it.mup else (1.0, 1 / np.sqrt(head), 1.0)
     expected = by_hand(weights, tokens, *factors)
-    from cgc.interpret import interpret
-
     got = interpret(model.graph, weights, {"tokens": tokens}, np.float64)["logits"]
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
     # the comparison would notice each of the multipliers
