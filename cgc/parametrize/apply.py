@@ -10,8 +10,8 @@ After, with a factor of 0.5 at that node:
 
 Where the result is multiplied by a number of its block's header already (`scale` of the library's `attend`), that
 number changes instead. In a block of the library the factor goes to an argument that the node takes as it is, so that
-the block stays what it is; where neither is possible, the block is no longer the library's. A function that only some
-of its calls change is copied.
+the block stays what it is; where neither is possible, the block is no longer the library's. A function
+with a factor inside is a copy, one for each different set of factors.
 """
 
 from __future__ import annotations

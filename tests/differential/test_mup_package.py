@@ -274,6 +274,6 @@ def test_they_train_alike(name: str, width: int, tmp_path: Path) -> None:
         first.append(logits[0].detach())
         for each, optimizer in zip(logits, optimizers, strict=True):
             optimizer.zero_grad()
-            functional.cross_entropy(each.flatten(0, 1), tokens.flatten()).backward()
+            functional.cross_entropy(each.flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     assert float((first[-1] - first[0]).abs().max()) > 0.01

@@ -55,7 +55,8 @@ CASES = {
     # a branch of a residual stream in a loop
     "branch_in_a_loop": (
         HEAD.replace("heads = 2", "heads = 2, layers = 3")
-        + "    repeat layers as h {\n        x = x + linear(x, width -> width, bias=false)\n    }\n    output y = x\n}\n",
+        + "    repeat layers as h {\n        x = x + linear(x, width -> width, bias=false)\n    }\n"
+        + "    output y = x\n}\n",
         "parametrization = completep",
     ),
 }
