@@ -38,6 +38,13 @@ CASES = {
     # into the number that the block's header has
     "folded_into_scale": (HEAD + ATTENTION.format("") + "}\n", ""),
     "folded_into_a_given_scale": (HEAD + ATTENTION.format(", scale=0.5") + "}\n", ""),
+    "folded_into_a_divisor": (
+        HEAD
+        + "    q = linear(x, width -> heads head, bias=false)\n    k = q as [seq -> key]\n"
+        + "    output y = compare(q, k, over head)\n}\n\n"
+        + "block compare(q, k, over head, by = sqrt(head)) {\n    return dot(q, k, over head) / by\n}\n",
+        "",
+    ),
     # in front of a library block, which stays what it is
     "hoisted": (HEAD + "    output y = gelu(linear(x, width -> width))\n}\n", "multiply linear.w by 3"),
     # one of two calls
