@@ -47,6 +47,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable '.[dev]'
+	$(PIP_INSTALL) --no-deps mup  # torchvision, pandas and seaborn, which it asks for, only draw its plots
 	touch $@ $(VENV)/.core
 
 $(VENV)/.bench: $(VENV)/.dev

@@ -79,8 +79,8 @@ class Fact:
     """What the check asks of one place: `own` is by how much the update of `params` alone moves the value there.
 
     `depth` is the exponent of the number of turns of the loops around, `writes` tells whether the value goes into a
-    residual stream, `said` is what numbers in the model's text contribute, `last` the node that is scaled last (-1: the
-    one at `index`).
+    residual stream, `said` is what numbers in the model's text contribute, before and after, the last one at `said_at`.
+    `last` is the node that is scaled last (-1: the one at `index`).
     """
 
     kind: FactKind
@@ -94,6 +94,7 @@ class Fact:
     writes: bool = False
     said: float = 0.0
     last: int = -1
+    said_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class ParamScale:
 @dataclass(frozen=True, slots=True)
 class _State:
     """A value: its exponents, which parameters it is a view of, its place among the facts while only numbers scale it,
-    the carried value it is a sum with, and what was added to that.
+    the carried value it is a sum with, what was added to that, and what numbers in the model's text contribute to it.
     """
 
     scale: Scale
@@ -118,6 +119,8 @@ class _State:
     number: float | None = None
     stream: str = ""
     added: Scale = NOTHING
+    said: float = 0.0
+    said_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +336,6 @@ class _Walk:
     def _binary(self, index: int, node: Node, operands: list[_State]) -> _State:
         assert isinstance(node.op, Binary)
         kind = node.op.kind
-        left, right = operands
         for at, state in enumerate(operands):
             other = operands[1 - at]
             if other.number is not None and (kind == "mul" or (kind == "div" and at == 0)):
@@ -341,18 +343,20 @@ class _Walk:
                 if state.fact is not None:
                     state.fact.said += power
                     state.fact.last = index
-                return replace(_scaled(state, power), stream="", added=NOTHING)
-        self._elementwise(index, operands, kind)
-        a, b = self._settled(left), self._settled(right)
+                    state.fact.said_at = index if power else state.fact.said_at
+                said_at = index if power else state.said_at
+                state = replace(_scaled(state, power), said=state.said + power, said_at=said_at)
+                return replace(state, stream="", added=NOTHING)
+        a, b = self._elementwise(index, operands, kind)
         match kind:
             case "add" | "sub":
-                return self._sum(index, a, b)
+                return _like(self._sum(index, a, b), _larger(a, b))
             case "max" | "min":
-                return _State(_add(a.scale, b.scale))
+                return _like(_State(_add(a.scale, b.scale)), _larger(a, b))
             case "mul":
-                return _State(_multiply(a.scale, b.scale))
+                return _like(_State(_multiply(a.scale, b.scale)), a, b)
             case "div":
-                return _State(_multiply(a.scale, _power(b.scale, -1.0)))
+                return _like(_State(_multiply(a.scale, _power(b.scale, -1.0))), a, replace(b, said=-b.said))
             case "pow":
                 return _State(_power(a.scale, b.number) if b.number is not None else FIXED)
             case _:
@@ -362,8 +366,10 @@ class _Walk:
         branch = self._growth.branches.get(index)
         if branch is not None:
             at, params = branch
-            written = (a, b)[at].scale
-            self._facts.append(Fact("branch", index, at, params, written, written.aligned, True, self._deep))
+            added = (a, b)[at]
+            fact = Fact("branch", index, at, params, added.scale, added.scale.aligned, True, self._deep)
+            fact.said, fact.said_at = added.said, added.said_at
+            self._facts.append(fact)
         total = _add(a.scale, b.scale)
         for state, other in ((a, b), (b, a)):
             if state.stream and not other.stream:
@@ -371,16 +377,23 @@ class _Walk:
         number = a.number + b.number if a.number is not None and b.number is not None else None
         return _State(total, number=number)
 
-    def _elementwise(self, index: int, operands: Sequence[_State], kind: str) -> None:
+    def _elementwise(self, index: int, operands: Sequence[_State], kind: str) -> list[_State]:
+        """Return the operands as what follows sees them; what is asked of parameters among them becomes facts."""
+        seen = [self._settled(state) for state in operands]
         for at, state in enumerate(operands):
             other = operands[1 - at]
             if not state.params or other.params or other.number is not None:
                 continue
             own = state.scale.change
             if kind in ("mul", "div"):
-                own += self._settled(other).scale.after
+                own += seen[1 - at].scale.after
             feeds = index in self._growth.feeding
-            self._facts.append(Fact("elementwise", index, at, state.params, state.scale, own, feeds, self._deep))
+            fact = Fact("elementwise", index, at, state.params, state.scale, own, feeds, self._deep)
+            fact.said, fact.said_at = state.said, state.said_at
+            self._facts.append(fact)
+            if self._local and "update grows" in faults(fact):
+                seen[at] = replace(seen[at], scale=replace(STEADY, init=min(state.scale.init, 0.0)))
+        return seen
 
     def _lookup(self, index: int, table: _State) -> _State:
         if not table.params:
@@ -396,7 +409,8 @@ class _Walk:
         feeds = index in self._growth.feeding
         held = next((at for at, state in enumerate(operands) if state.params), None)
         if held is None:
-            a, b = (self._settled(state).scale for state in operands)
+            both = [self._settled(state) for state in operands]
+            a, b = (state.scale for state in both)
             same = node.inputs[0] == node.inputs[1]
             init = a.init + b.init + (grown if same else grown / 2)
             moved = max(a.change + b.after, a.after + b.change) + grown
@@ -404,16 +418,22 @@ class _Walk:
             if same:
                 return _State(made)
             fact = Fact("scores", index, 0, (), made, moved, feeds, self._deep)
+            fact.said, fact.said_at = _said(*both)
         else:
-            weight, x = operands[held], self._settled(operands[1 - held]).scale
+            weight, read = operands[held], self._settled(operands[1 - held])
+            x = read.scale
             half = grown / 2 if weight.random else grown
             init = x.init + weight.scale.init + half
             own = x.after + weight.scale.change + grown
-            passed = x.change + weight.scale.init + (half if feeds else grown)
+            # What moves x is made of an output's few rows, and lies along them: a sum of many is not.
+            rows = [name for name in node.inputs[held].type.names if name not in node.op.over]
+            along = not feeds and self._grow(node.inputs[held], twin.inputs[held], rows) <= 0
+            passed = x.change + weight.scale.init + (grown if along else half)
             change = max(own, passed)
             made = Scale(init, max(init, change), change, own)
             writes = index in self._growth.writers
             fact = Fact("product", index, held, weight.params, made, own, feeds, self._deep, writes)
+            fact.said, fact.said_at = _said(weight, read)
         self._facts.append(fact)
         return _State(made, fact=fact)
 
@@ -430,7 +450,25 @@ def _settled(state: _State, local: bool) -> _State:
     """Return a value as what reads it sees it: a fault is reported where it arises, and not again downstream."""
     if state.fact is None:
         return state
-    return replace(state, scale=STEADY if local and faults(state.fact) else state.scale, fact=None)
+    if local and faults(state.fact):
+        return replace(state, scale=STEADY, fact=None, said=0.0, said_at=None)
+    return replace(state, fact=None)
+
+
+def _said(*states: _State) -> tuple[float, int | None]:
+    """Return what numbers in the model's text contribute to a product, and where the last of them stands."""
+    places = [state.said_at for state in states if state.said_at is not None]
+    return sum(state.said for state in states), max(places, default=None)
+
+
+def _like(made: _State, *states: _State) -> _State:
+    """Return a value made of others, with what numbers in the model's text contribute to these."""
+    said, said_at = _said(*states)
+    return replace(made, said=said, said_at=said_at)
+
+
+def _larger(a: _State, b: _State) -> _State:
+    return a if (a.scale.after, a.scale.init) >= (b.scale.after, b.scale.init) else b
 
 
 def faults(fact: Fact) -> tuple[str, ...]:

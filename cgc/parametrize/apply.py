@@ -10,8 +10,8 @@ After, with a factor of 0.5 at that node:
 
 Where the result is multiplied by a number of its block's header already (`scale` of the library's `attend`), that
 number changes instead. In a block of the library the factor goes to an argument that the node takes as it is, so that
-the block stays what it is; where neither is possible, the block is no longer the library's. A function that only some
-of its calls change is copied.
+the block stays what it is; where neither is possible, the block is no longer the library's. A function
+with a factor inside is a copy, one for each different set of factors.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Applier:
         """Rewrite the whole graph."""
         scope = _Scope(None, _names_of(self._graph.body))
         body = self._region(self._graph.body, 0, factors, scope)
-        made = tuple(function for function, _ in self._made.values())
+        made = tuple(function for function, _ in self._made.values() if function.name not in self._functions)
         return replace(self._graph, body=body, functions=(*self._graph.functions, *made))
 
     def _count(self, region: Region) -> int:
@@ -79,19 +79,20 @@ class _Applier:
         return total
 
     def _function(self, name: str, factors: Factors) -> tuple[Function, tuple[tuple[int, float], ...]]:
-        """Return a copy of a function with factors in it, and the factors that its arguments take instead."""
+        """Return a function with factors in it, and the factors that its arguments take instead.
+
+        It is a copy, unless the arguments take all of them.
+        """
         key = (name, tuple(sorted(factors.items(), key=str)))
         if key not in self._made:
             function = self._functions[name]
             scope = _Scope(function, _names_of(function.body), dict(function.static))
             body = self._region(function.body, 0, factors, scope)
-            made = replace(
-                function,
-                name=self._names.fresh(name),
-                library="" if scope.inserted else function.library,
-                static=tuple(scope.static.items()),
-                body=body,
-            )
+            static = tuple(scope.static.items())
+            made = function
+            if (body, static) != (function.body, function.static):
+                library = "" if scope.inserted else function.library
+                made = replace(function, name=self._names.fresh(name), library=library, static=static, body=body)
             self._made[key] = (made, tuple(scope.hoisted.items()))
         return self._made[key]
 

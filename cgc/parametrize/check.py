@@ -97,8 +97,8 @@ class Check:
         for finding in self.findings():
             for fault in finding.faults:
                 code = _code(finding, fault)
-                place = self._place(finding, fault, scaling.table, chains[finding.fact.index])
-                fault = "" if code == "CG0523" else fault
+                place = self._place(finding, fault, scaling.table, chains)
+                fault = "" if code in ("CG0522", "CG0523") else fault
                 known = [key for key in grouped if key[0] == code and key[2] == fault]
                 if any(other.tensor == finding.tensor for key in known for other in grouped[key]):
                     continue
@@ -108,11 +108,12 @@ class Check:
             for (code, place, fault), found in sorted(grouped.items(), key=_order)
         ]
 
-    def _place(self, finding: Finding, fault: str, table: Table, chain: Sequence[Location]) -> Location:
+    def _place(self, finding: Finding, fault: str, table: Table, chains: Sequence[tuple[Location, ...]]) -> Location:
         """Return the line that causes a fault."""
         fact = finding.fact
         relieved = replace(fact, scale=fact.scale.shifted(-fact.said), own=fact.own - fact.said)
         text = bool(fact.said) and fault not in faults(relieved)
+        chain = chains[fact.said_at if text and fact.said_at is not None else fact.index]
         if not table.library and not text:
             line = self._rule_line(fact, fault, table)
             if line != NOWHERE:
@@ -131,8 +132,12 @@ class Check:
         if rule is None:
             return table.location
         names = ["lr", "multiply"] if fault.startswith("update") else ["init", "multiply"]
-        if group in ("attention", "output") or fact.kind == "branch":
+        if fact.kind == "branch":
+            names = _causes_of_branch(fact)
+        elif group in ("attention", "output"):
             names.reverse()
+        elif group == "residual":
+            names.remove("multiply")  # acts on the branch
         found = next((line for name in names if (line := rule.line(name)) is not None), None)
         return found.location if found is not None else rule.location
 
@@ -170,13 +175,13 @@ class Check:
                 text = f"an update of {listed}{more} moves the model {verb}"
                 power = fact.own if fact.own != 0 else fact.scale.change
         message = f"{text} as {grows} grow{'' if len(first.names) > 1 else 's'}: Θ(n^{shown_power(power)})"
-        return Diagnostic(code, message, (Label(place),), _mend(code, fact, power))
+        return Diagnostic(code, message, (Label(place),), _mend(code, fact, power, first.deep))
 
 
 def _code(finding: Finding, fault: str) -> str:
     if finding.fact.kind == "scores":
         return "CG0522"
-    if finding.fact.kind == "branch":
+    if finding.fact.kind == "branch" and finding.deep:
         return "CG0523"
     return "CG0520" if fault.startswith("init") else "CG0521"
 
@@ -186,9 +191,22 @@ def _order(entry: tuple[tuple[str, Location, str], list[Finding]]) -> tuple[str,
     return place.file, place.line, place.column, code
 
 
-def _mend(code: str, fact: Fact, power: float) -> str:
+def _causes_of_branch(fact: Fact) -> list[str]:
+    """Return the lines that what a branch adds may come from: all of it, its start or its updates alone."""
+    wrong = {fault.split()[0] for fault in faults(fact)}
+    if wrong == {"update"}:
+        return ["lr", "multiply"]
+    return ["multiply", "init"] if wrong == {"init"} else ["multiply"]
+
+
+def _mend(code: str, fact: Fact, power: float, deep: bool) -> str:
     """Return the multiplier, variance or rate that mends a fault."""
     factor = _m(-power)
+    if deep and code in ("CG0520", "CG0521"):
+        what = "the learning rate" if code == "CG0521" else "the initial standard deviation"
+        return (
+            f"multiply {what} by {factor.replace('m', 'depth')}, where depth is how many times as many layers there are"
+        )
     match code:
         case "CG0520":
             if not fact.feeds:

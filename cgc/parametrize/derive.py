@@ -148,7 +148,7 @@ class Derivation:
         if not self._scaled:
             return residual if use.feeds or residual == "residual" else "output"
         contracted, kept = self._grows(use.contracted), self._grows(use.kept)
-        if kept and not contracted:
+        if kept and not contracted and residual == "hidden" and not use.loops:
             return "embedding"
         return "output" if contracted and not kept and not use.feeds and residual == "hidden" else residual
 
