@@ -23,6 +23,11 @@ def main() -> None:
         f"| `cgc check` of 13B, seconds; peer `python -c 'import lark, click'` | {check['cgc']:.3f} "
         f"| {check['imports']:.3f} | {check['ratio']:.1f} times as long |"
     )
+    added = check["mup"] - check["cgc"]
+    print(
+        f"| the same with a `mup` item, seconds; peer `cgc check` without | {check['mup']:.3f} "
+        f"| {check['cgc']:.3f} | {1000 * added:.0f} ms more |"
+    )
 
 
 if __name__ == "__main__":
