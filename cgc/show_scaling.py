@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cgc.analysis.exponents import ZERO
+from cgc.analysis.growth import ZERO
 from cgc.parametrize.check import Check, Finding, shown_power
 from cgc.program import Program
 

@@ -12,11 +12,24 @@ Sizes are compared between two inlined copies of one model, node by node; loops 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, assert_never
 
+from cgc.analysis.growth import (
+    FIXED,
+    NOTHING,
+    STEADY,
+    ZERO,
+    Scale,
+    add,
+    bounded,
+    exponent,
+    multiply,
+    raised,
+    scale,
+    summed,
+)
 from cgc.ir.graph import Graph, Node, Region, Value
 from cgc.ir.ops import (
     Binary,
@@ -40,38 +53,7 @@ from cgc.ir.ops import (
     Where,
 )
 
-ZERO = -math.inf
-"""The exponent of what is exactly zero, or does not change."""
-
 FactKind: TypeAlias = Literal["product", "lookup", "elementwise", "scores", "branch"]
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Exponents of a value: at initialization, after training, and of the change.
-
-    `aligned` is the part of the change that is alike in all layers: updates of the weights that write the value. What
-    comes through fresh random weights is independent from layer to layer.
-    """
-
-    init: float
-    after: float
-    change: float
-    aligned: float
-
-    def shifted(self, exponent: float) -> Scale:
-        """Return the exponents of the value times Θ(n^exponent)."""
-        return Scale(self.init + exponent, self.after + exponent, self.change + exponent, self.aligned + exponent)
-
-
-def scale(init: float, after: float, change: float) -> Scale:
-    """Return exponents of a value of which nothing more is known."""
-    return Scale(init, after, change, change)
-
-
-NOTHING = scale(ZERO, ZERO, ZERO)
-STEADY = scale(0.0, 0.0, 0.0)
-FIXED = scale(0.0, 0.0, ZERO)
 
 
 @dataclass(slots=True)
@@ -149,38 +131,6 @@ def coordinate_exponents(growth: Growth, local: bool = True) -> list[Fact]:
     return _Walk(growth, local).run()
 
 
-def exponent(value: float, larger: float, ratio: float) -> float:
-    """Return the power of the growth `ratio` by which `larger` exceeds `value`, rounded to twelfths."""
-    if value == 0 or larger == 0 or math.isinf(value) or math.isinf(larger):
-        return ZERO if value == 0 or math.isinf(value) else 0.0
-    power = math.log(abs(larger / value)) / math.log(ratio)
-    return round(power * 12) / 12
-
-
-def _add(a: Scale, b: Scale) -> Scale:
-    pairs = ((a.init, b.init), (a.after, b.after), (a.change, b.change), (a.aligned, b.aligned))
-    return Scale(*(max(pair) for pair in pairs))
-
-
-def _multiply(a: Scale, b: Scale) -> Scale:
-    return scale(a.init + b.init, a.after + b.after, max(a.change + b.after, a.after + b.change))
-
-
-def _power(a: Scale, power: float) -> Scale:
-    """Return the exponents of a^power; what is zero is taken for a constant."""
-    if a.after == ZERO:
-        return FIXED
-    init = 0.0 if a.init == ZERO else a.init * power
-    return scale(init, a.after * power, a.after * power + (a.change - a.after))
-
-
-def _bounded(a: Scale, odd: bool) -> Scale:
-    """Return the exponents of a bounded function; an odd one is linear near zero."""
-    if odd:
-        return scale(min(a.init, 0.0), min(a.after, 0.0), min(a.change, 0.0))
-    return scale(0.0, 0.0, min(a.change, 0.0))
-
-
 class _Walk:
     def __init__(self, growth: Growth, local: bool) -> None:
         self._growth = growth
@@ -243,13 +193,13 @@ class _Walk:
                 self._states[argument.name] = _State(carried[at], stream=argument.name) if at < op.carried else outer
             self._region(op.body, twin.body)
             results = [self._result(op, at, longer) for at in range(op.carried)]
-            joined = [_add(before, after) for before, after in zip(carried, results, strict=True)]
+            joined = [add(before, after) for before, after in zip(carried, results, strict=True)]
             if joined == carried:
                 break
             carried = joined
         self._deep = around
-        for value, scale in zip(node.outputs, carried, strict=True):
-            self._states[value.name] = _State(scale)
+        for value, carried_scale in zip(node.outputs, carried, strict=True):
+            self._states[value.name] = _State(carried_scale)
 
     def _result(self, op: Repeat, at: int, longer: float) -> Scale:
         state = self._settled(self._states[op.body.results[at].name])
@@ -279,7 +229,7 @@ class _Walk:
             case Unary(kind):
                 return self._unary(kind, operands[0])
             case Where():
-                return _State(_add(self._settled(operands[1]).scale, self._settled(operands[2]).scale))
+                return _State(add(self._settled(operands[1]).scale, self._settled(operands[2]).scale))
             case Dot():
                 return self._dot(index, node, twin, operands)
             case Gather():
@@ -309,7 +259,7 @@ class _Walk:
     def _concat(self, operands: Sequence[_State]) -> _State:
         largest = NOTHING
         for operand in operands:
-            largest = _add(largest, operand.scale)
+            largest = add(largest, operand.scale)
         params = tuple(dict.fromkeys(name for operand in operands for name in operand.params))
         return _State(largest, params, any(operand.random for operand in operands))
 
@@ -322,15 +272,15 @@ class _Walk:
             case "abs" | "floor":
                 pass
             case "sqrt":
-                x = _power(x, 0.5)
+                x = raised(x, 0.5)
             case "rsqrt":
-                x = _power(x, -0.5)
+                x = raised(x, -0.5)
             case "tanh" | "erf" | "sin":
-                x = _bounded(x, odd=True)
+                x = bounded(x, odd=True)
             case "log":
                 x = scale(0.0, 0.0, min(x.change - x.after, 0.0) if x.after > ZERO else ZERO)
             case _:
-                x = _bounded(x, odd=False)
+                x = bounded(x, odd=False)
         return _State(x, state.params, state.random)
 
     def _binary(self, index: int, node: Node, operands: list[_State]) -> _State:
@@ -352,13 +302,13 @@ class _Walk:
             case "add" | "sub":
                 return _like(self._sum(index, a, b), _larger(a, b))
             case "max" | "min":
-                return _like(_State(_add(a.scale, b.scale)), _larger(a, b))
+                return _like(_State(add(a.scale, b.scale)), _larger(a, b))
             case "mul":
-                return _like(_State(_multiply(a.scale, b.scale)), a, b)
+                return _like(_State(multiply(a.scale, b.scale)), a, b)
             case "div":
-                return _like(_State(_multiply(a.scale, _power(b.scale, -1.0))), a, replace(b, said=-b.said))
+                return _like(_State(multiply(a.scale, raised(b.scale, -1.0))), a, replace(b, said=-b.said))
             case "pow":
-                return _State(_power(a.scale, b.number) if b.number is not None else FIXED)
+                return _State(raised(a.scale, b.number) if b.number is not None else FIXED)
             case _:
                 return _State(FIXED)
 
@@ -370,10 +320,10 @@ class _Walk:
             fact = Fact("branch", index, at, params, added.scale, added.scale.aligned, True, self._deep)
             fact.said, fact.said_at = added.said, added.said_at
             self._facts.append(fact)
-        total = _add(a.scale, b.scale)
+        total = add(a.scale, b.scale)
         for state, other in ((a, b), (b, a)):
             if state.stream and not other.stream:
-                return _State(total, stream=state.stream, added=_add(state.added, other.scale))
+                return _State(total, stream=state.stream, added=add(state.added, other.scale))
         number = a.number + b.number if a.number is not None and b.number is not None else None
         return _State(total, number=number)
 
@@ -495,8 +445,3 @@ def faults(fact: Fact) -> tuple[str, ...]:
     elif ZERO < own < 0 and not summed_later:
         found.append("update vanishes")
     return tuple(found)
-
-
-def summed(added: Scale, depth: float) -> tuple[float, float]:
-    """Return the exponents at initialization and of the change of what Θ(n^depth) layers add to a residual stream."""
-    return added.init + depth / 2, max(added.aligned + depth, added.change + depth / 2)

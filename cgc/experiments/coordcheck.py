@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cgc.analysis.exponents import ZERO
+from cgc.analysis.growth import ZERO
 from cgc.driver import UsageError, find_target
 from cgc.experiments.sizes import Subject, at_width
 from cgc.experiments.training import live_module, loss_of, optimizer_of, rate_of, tokens_and_limit

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from cgc.analysis.exponents import ZERO, Fact, Growth, ParamScale, coordinate_exponents, exponent, faults, summed
+from cgc.analysis.exponents import Fact, Growth, ParamScale, coordinate_exponents, faults
+from cgc.analysis.growth import ZERO, exponent, summed
 from cgc.diagnostics import NOWHERE, Diagnostic, Label, Location
 from cgc.elaborate.hints import quoted
 from cgc.elaborate.modules import library_names
