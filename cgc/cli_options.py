@@ -65,7 +65,7 @@ def print_rich(renderable: RenderableType) -> None:
     """Print a table or the like; at full width where the output is no terminal."""
     from rich.console import Console
 
-    console = Console() if sys.stdout.isatty() else Console(width=160, color_system=None)
+    console = Console() if sys.stdout.isatty() else Console(width=180, color_system=None)
     console.print(renderable)
 
 

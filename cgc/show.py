@@ -83,8 +83,8 @@ def params_table(program: Program) -> Table:
     table.add_column("class", no_wrap=True)
     table.add_column("init", no_wrap=True)
     for name in shown:
-        table.add_column(name, justify="right")
-    table.add_column("count", justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("count", justify="right", no_wrap=True)
     for at, (param, setting) in enumerate(columns):
         dims = ", ".join(f"{dim.name} {dim.size}" for dim in param.type.dims)
         init = f"{param.init}{'*' if 'init' in setting.overridden else ''}"

@@ -48,7 +48,10 @@ def own_axes(axes: tuple[tuple[str, ...], ...], dims: tuple[Dim, ...]) -> tuple[
 
 
 def read_checkpoint(item: tree.Checkpoint, graph: Graph, found: Diagnostics) -> Checkpoint:
-    """Read a `checkpoint` item for a model; every fault is a CG0510 (CG0504 for a second `prefix`) added to `found`."""
+    """Read a `checkpoint` item for a model; optional lines of parameters that it has not fall away.
+
+    Every fault is a CG0510 (CG0504 for a second `prefix`) added to `found`.
+    """
     prefixes = [line for line in item.lines if isinstance(line, tree.TensorNames) and line.keyword == "prefix"]
     for line in prefixes[1:]:
         labels = (Label(line.location, "again here"), Label(prefixes[0].location, "first here"))
@@ -59,6 +62,8 @@ def read_checkpoint(item: tree.Checkpoint, graph: Graph, found: Diagnostics) -> 
     reader = _Reader(graph)
     entries: list[CheckpointEntry] = []
     for entry in (line for line in item.lines if isinstance(line, tree.Entry)):
+        if entry.optional and not reader.has_any(entry):
+            continue
         try:
             entries.append(reader.entry(entry))
         except Fault as fault:
@@ -91,6 +96,10 @@ class _Reader:
         self.mentioned: dict[str, tree.Dotted] = {}
         # a slip in a name is one fault; that the right name is then left out is no second one
         self.unknown = False
+
+    def has_any(self, entry: tree.Entry) -> bool:
+        """Tell whether the model has one of an entry's parameters."""
+        return any(target.text in self._params for target in entry.params)
 
     def entry(self, entry: tree.Entry) -> CheckpointEntry:
         """Check one entry; raises Fault."""

@@ -42,8 +42,6 @@ WITHOUT_EFFECT = (
 
 _DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout", "attention_dropout")
 _NO_DROPOUT = "the language has no dropout, which acts in training only: set it to 0, or give `--without-dropout`"
-_TIED = "the family ties the two matrices of the embeddings; write a model of your own for the other case"
-_UNTIED = "the family has an output matrix of its own; write a model of your own for tied ones"
 
 
 def import_hub(root: Entry, found: Diagnostics, without_dropout: bool) -> Recipe | None:
@@ -107,14 +105,15 @@ def _gpt2(fields: Fields) -> Recipe:
     _divides(fields, width, heads, (width_name, "n_head" if fields.has("n_head") else "num_attention_heads"))
     fields.expect("scale_attn_weights", True, hint="the family divides scores by the root of a head's size")
     fields.expect("scale_attn_by_inverse_layer_idx", False, hint="all layers of the family are alike")
-    fields.expect("tie_word_embeddings", True, hint=_TIED)
     values: dict[str, Value] = {
         "ffn": fields.whole("n_inner", "intermediate_size", default=4 * width),
         "std": fields.number("initializer_range", default=0.02, above=0.0),
         "eps": fields.number("layer_norm_epsilon", default=1e-5, above=0.0),
         "activation": _activation(fields, "activation_function", "gelu_new"),
+        "tied": fields.flag("tie_word_embeddings", default=True),
     }
-    return Recipe("gpt2", sizes | given(values, {"ffn": 4 * width, "std": 0.02, "eps": 1e-5, "activation": "gelu"}))
+    defaults: dict[str, Value] = {"ffn": 4 * width, "std": 0.02, "eps": 1e-5, "activation": "gelu", "tied": True}
+    return Recipe("gpt2", sizes | given(values, defaults))
 
 
 def _rope(fields: Fields, old_base: tuple[str, ...], old_part: str, part: float) -> tuple[float, float]:
@@ -166,8 +165,6 @@ def _gpt_neox(fields: Fields) -> Recipe:
     if not len(fields.found) and (rotary < 2 or rotary % 2):
         message = f"rotary positions turn {rotary} entries of a head of {head}"
         fields.fault("CG1006", message, fields.place("rotary_pct", "rope_parameters"), "it has to be an even number")
-    fields.expect("attention_bias", True, hint="projections of the family have biases")
-    fields.expect("tie_word_embeddings", False, hint=_UNTIED)
     values: dict[str, Value] = {
         "ffn": fields.whole("intermediate_size"),
         "rotary": rotary,
@@ -176,9 +173,14 @@ def _gpt_neox(fields: Fields) -> Recipe:
         "std": fields.number("initializer_range", default=0.02, above=0.0),
         "activation": _activation(fields, "hidden_act", "gelu"),
         "parallel": fields.flag("use_parallel_residual", default=True),
+        "bias": fields.flag("attention_bias", default=True),
+        "tied": fields.flag("tie_word_embeddings", default=False),
     }
     defaults: dict[str, Value] = {"ffn": 4 * width, "rotary": head / 4, "base": 10000, "eps": 1e-5, "std": 0.02}
-    return Recipe("gpt_neox", sizes | given(values, defaults | {"activation": "gelu", "parallel": True}))
+    return Recipe(
+        "gpt_neox",
+        sizes | given(values, defaults | {"activation": "gelu", "parallel": True, "bias": True, "tied": False}),
+    )
 
 
 def _llama(fields: Fields) -> Recipe:
@@ -200,15 +202,15 @@ def _llama(fields: Fields) -> Recipe:
         fields.fault("CG1006", message, fields.place("head_dim", "hidden_size"), "rotary positions need an even number")
     base, _ = _rope(fields, ("rope_theta",), "", 1.0)
     fields.expect("hidden_act", "silu", "swish", hint="the gated layer of the family is of `silu`")
-    fields.expect("attention_bias", False, hint="projections of the family have no biases")
-    fields.expect("mlp_bias", False, hint="projections of the family have no biases")
-    fields.expect("tie_word_embeddings", False, hint=_UNTIED)
     values: dict[str, Value] = {
         "kv_heads": kv_heads,
         "head": head,
         "base": base,
         "eps": fields.number("rms_norm_eps", default=1e-6, above=0.0),
         "std": fields.number("initializer_range", default=0.02, above=0.0),
+        "tied": fields.flag("tie_word_embeddings", default=False),
+        "bias": fields.flag("attention_bias", default=False),
+        "mlp_bias": fields.flag("mlp_bias", default=False),
     }
     defaults: dict[str, Value] = {"kv_heads": heads, "head": width / heads, "base": 10000, "eps": 1e-5, "std": 0.02}
-    return Recipe("llama", sizes | given(values, defaults))
+    return Recipe("llama", sizes | given(values, defaults | dict.fromkeys(("tied", "bias", "mlp_bias"), False)))

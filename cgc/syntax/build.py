@@ -336,8 +336,8 @@ class Build(Transformer_NonRecursive[Token, tree.File]):
     def ignore(self, meta: Meta, text: Token) -> tree.TensorNames:
         return tree.TensorNames("ignore", self._string(text), location=self._at(meta))
 
-    def entry(self, meta: Meta, tensor: Token, axes: Any, *params: tree.Dotted) -> tree.Entry:
-        return tree.Entry(self._string(tensor), axes, params, location=self._at(meta))
+    def entry(self, meta: Meta, optional: Token | None, tensor: Token, axes: Any, *params: tree.Dotted) -> tree.Entry:
+        return tree.Entry(self._string(tensor), axes, params, optional is not None, location=self._at(meta))
 
     def checkpoint(self, meta: Meta, name: Token, *lines: Any) -> tree.Checkpoint:
         return tree.Checkpoint(self._name(name), lines, location=self._at(meta))

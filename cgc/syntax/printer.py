@@ -175,11 +175,12 @@ class _Writer:
         match line:
             case tree.TensorNames(keyword, text):
                 return self._statement((f'{keyword} "{text.value}"',), 1, line)
-            case tree.Entry(tensor, axes, params):
+            case tree.Entry(tensor, axes, params, optional):
                 items = tuple(Item((_axis(axis),), axis[0].location.line, axis[-1].location.line) for axis in axes)
                 group = Group("[", items, "]", tensor.location.line, params[0].location.line)
                 names = ", ".join(param.text for param in params)
-                return self._statement((f'"{tensor.value}" ', group, f" = {names}"), 1, line)
+                word = "optional " if optional else ""
+                return self._statement((f'{word}"{tensor.value}" ', group, f" = {names}"), 1, line)
             case _:
                 assert_never(line)
 

@@ -408,11 +408,12 @@ class Settings(Syntax):
 
 @record(frozen=True)
 class Entry(Syntax):
-    """`"wte.weight" [vocab, width] = wte`."""
+    """`"wte.weight" [vocab, width] = wte`; `optional` in front where not every model of the family has these."""
 
     tensor: String
     axes: tuple[tuple[Name, ...], ...]
     params: tuple[Dotted, ...]
+    optional: bool = False
 
 
 @record(frozen=True)

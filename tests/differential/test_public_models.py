@@ -80,33 +80,41 @@ def test_from_scratch_counts_by_hand() -> None:
     assert cgc.load(EXAMPLES / "from_scratch.cg").parameter_count == expected
 
 
-def _gpt2(activation: str, eps: float = 1e-5) -> tuple[Any, str]:
+def _gpt2(activation: str, eps: float = 1e-5, tied: bool = True) -> tuple[Any, str]:
     config = transformers.GPT2Config(
         vocab_size=97, n_positions=48, n_embd=48, n_layer=3, n_head=4, initializer_range=0.2, layer_norm_epsilon=eps,
-        activation_function=activation, bos_token_id=0, eos_token_id=0, attn_implementation="eager",
+        activation_function=activation, tie_word_embeddings=tied, bos_token_id=0, eos_token_id=0,
+        attn_implementation="eager",
     )  # fmt: skip
     kind = {"gelu": "gelu", "gelu_new": "gelu_tanh"}[activation]
-    sizes = f'vocab=97, context=48, layers=3, width=48, heads=4, activation="{kind}", eps={eps}'
+    sizes = f'vocab=97, context=48, layers=3, width=48, heads=4, activation="{kind}", eps={eps}, tied={_word(tied)}'
     return transformers.GPT2LMHeadModel(config), f"use std/gpt2\n\nmodel m = gpt2({sizes})\n"
 
 
-def _gpt_neox(parallel: bool = True) -> tuple[Any, str]:
+def _word(value: bool) -> str:
+    return str(value).lower()
+
+
+def _gpt_neox(parallel: bool = True, bias: bool = True, tied: bool = False) -> tuple[Any, str]:
     config = transformers.GPTNeoXConfig(
         vocab_size=97, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256,
         max_position_embeddings=48, initializer_range=0.2, bos_token_id=0, eos_token_id=0,
-        use_parallel_residual=parallel, attn_implementation="eager",
+        use_parallel_residual=parallel, attention_bias=bias, tie_word_embeddings=tied, attn_implementation="eager",
     )  # fmt: skip
-    sizes = f"vocab=97, context=48, layers=2, width=64, heads=4, parallel={str(parallel).lower()}"
+    sizes = f"vocab=97, context=48, layers=2, width=64, heads=4, parallel={_word(parallel)}"
+    sizes += f", bias={_word(bias)}, tied={_word(tied)}"
     return transformers.GPTNeoXForCausalLM(config), f"use std/gpt_neox\n\nmodel m = gpt_neox({sizes})\n"
 
 
-def _llama(kv_heads: int, head: int = 16) -> tuple[Any, str]:
+def _llama(kv_heads: int, head: int = 16, tied: bool = False, bias: bool = False) -> tuple[Any, str]:
     config = transformers.LlamaConfig(
         vocab_size=97, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=kv_heads,
         head_dim=head, intermediate_size=96, max_position_embeddings=48, initializer_range=0.2, rms_norm_eps=1e-5,
-        tie_word_embeddings=False, bos_token_id=0, eos_token_id=0, attn_implementation="eager",
+        tie_word_embeddings=tied, attention_bias=bias, mlp_bias=bias, bos_token_id=0, eos_token_id=0,
+        attn_implementation="eager",
     )  # fmt: skip
     sizes = f"vocab=97, context=48, layers=2, width=64, heads=4, kv_heads={kv_heads}, head={head}, ffn=96"
+    sizes += f", tied={_word(tied)}, bias={_word(bias)}, mlp_bias={_word(bias)}"
     return transformers.LlamaForCausalLM(config), f"use std/llama\n\nmodel m = llama({sizes})\n"
 
 
@@ -119,6 +127,10 @@ FAMILIES = {
     "llama": lambda: _llama(4),
     "llama grouped": lambda: _llama(2),
     "llama multi-query": lambda: _llama(1),
+    "gpt2 with an output matrix": lambda: _gpt2("gelu", tied=False),
+    "gpt_neox tied, without biases": lambda: _gpt_neox(bias=False, tied=True),
+    "llama tied": lambda: _llama(2, tied=True),
+    "llama with biases": lambda: _llama(2, bias=True),
     "llama wide heads": lambda: _llama(2, 32),
 }
 SHAPES = ((1, 1), (3, 7), (2, 48))

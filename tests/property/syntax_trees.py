@@ -128,7 +128,7 @@ rule_lines = st.builds(tree.RuleLine, names, shallow) | st.builds(
 )
 rules = st.builds(tree.Rule, names, tuples(rule_lines))
 axes = some_names | st.just((tree.Name("*"),)) | st.just((tree.Name("*"), tree.Name("heads"), tree.Name("head")))
-entries = st.builds(tree.Entry, strings, tuples(axes, 1), tuples(dotted, 1))
+entries = st.builds(tree.Entry, strings, tuples(axes, 1), tuples(dotted, 1), st.booleans())
 names_of_tensors = st.builds(tree.TensorNames, st.sampled_from(["prefix", "ignore"]), strings)
 
 items = (
