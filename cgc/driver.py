@@ -245,9 +245,16 @@ def compile_program(
         InputError: the target cannot compile this, weights do not fit, or the folder cannot be written.
         UsageError: there is no such target, or it is not installed completely.
     """
-    target = find_target(target_name)
     weights = _weights(program, request)
     options = CompileOptions(request.batch, request.seq, request.device, request.flat, weights)
+    return run_target(program, target_name, folder, options, timings)
+
+
+def run_target(
+    program: Program, target_name: str, folder: Path, options: CompileOptions, timings: Timings
+) -> tuple[Compilation, list[Path]]:
+    """Compile for a target and write the result; results and errors as `compile_program`."""
+    target = find_target(target_name)
     try:
         with timings.stage(f"lower to {target_name}"):
             compilation = target.compile(program, options)

@@ -121,6 +121,8 @@ class _Machine:
         array = np.asarray(given[value.name])
         if array.shape != self._shape(value.type):
             raise BadInput(f"{what} `{value.name}` has shape {array.shape}, not {self._shape(value.type)}")
+        if not is_float(value.type.dtype) and array.dtype.kind == "f":
+            raise BadInput(f"{what} `{value.name}` has numbers of type {array.dtype}, not {value.type.dtype}")
         array = np.asarray(array, self._numpy_dtype(value.type.dtype))
         of = value.type.indexes
         if of is not None and array.size and (array.min() < 0 or array.max() >= self._size(of.size)):

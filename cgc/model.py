@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgc.driver import load_program, write_artifacts
+from cgc.driver import Timings, load_program, run_target
 from cgc.elaborate.values import Scalar
 from cgc.ir.graph import Graph, Param
 from cgc.program import Program
@@ -86,10 +86,15 @@ class Model:
         flat: bool = False,
         weights: str | Path | Arrays | None = None,
     ) -> list[Path]:
-        """Compile for a target (`torch`, `onnx`, `wse-sim`) into the folder `out`; return what was written."""
+        """Compile for a target (`torch`, `onnx`, `wse-sim`) into the folder `out`; return what was written.
+
+        Raises:
+            InputError: the target cannot compile this model, weights do not fit, or the folder cannot be written.
+            UsageError: there is no such target, or it is not installed completely.
+        """
         arrays = self.load_weights(weights) if isinstance(weights, str | Path) else weights
         options = CompileOptions(batch, seq, device, flat, arrays)
-        return write_artifacts(load_target(target).compile(self.program, options).artifacts, Path(out))
+        return run_target(self.program, target, Path(out), options, Timings())[1]
 
     def to_networkx(self) -> Any:
         """Return the graph as a `networkx.MultiDiGraph`."""
@@ -119,5 +124,6 @@ def load(path: str | Path, *, model: str | None = None, **sizes: Scalar) -> Mode
 
     Raises:
         InputError: the file has faults; `.diagnostics` lists them.
+        UsageError: there is no such model, or the model no such size.
     """
     return Model(load_program(Path(path).as_posix(), sizes, model))

@@ -146,6 +146,7 @@ def verify_program(program: Program, targets: tuple[str, ...], seed: int) -> lis
     weights = initialize(program.graph, seed)
     runs = [random_inputs(program.graph, sizes, seed + i) for i, sizes in enumerate(_sizes(program.graph))]
     expected = [interpret(program.graph, weights, inputs) for inputs in runs]
+    problem = _not_a_number(expected)
     outcomes: list[Outcome] = []
     for name in targets:
         try:
@@ -157,7 +158,7 @@ def verify_program(program: Program, targets: tuple[str, ...], seed: int) -> lis
             differences = [
                 _difference(evaluator(weights, inputs), outputs) for inputs, outputs in zip(runs, expected, strict=True)
             ]
-            outcomes.append(Outcome(name, evaluator_name, max(differences)))
+            outcomes.append(Outcome(name, evaluator_name, None if problem else max(differences), problem))
     return outcomes
 
 
@@ -172,6 +173,14 @@ def _sizes(graph: Graph) -> list[dict[str, int]]:
             run[symbol.name] = min(wish, limit) if isinstance(limit, int) else wish
         sizes.append(run)
     return sizes
+
+
+def _not_a_number(outputs: list[dict[str, Any]]) -> str:
+    """Say which output of the reference is NaN somewhere: what agrees with that agrees with nothing."""
+    import numpy as np
+
+    names = [name for run in outputs for name, array in run.items() if np.isnan(array).any()]
+    return f"`{names[0]}` is NaN in the reference" if names else ""
 
 
 def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
