@@ -21,6 +21,7 @@ from cgc.ir.ops import (
     Reduce,
     Rename,
     Scan,
+    Scatter,
     Slice,
     Split,
     TopK,
@@ -30,6 +31,7 @@ from cgc.ir.ops import (
     Where,
 )
 from cgc.ir.types import TensorType
+from cgc.target import TargetError
 from cgc_torch.expressions import (
     AND,
     COMPARE,
@@ -66,6 +68,7 @@ Primitive: TypeAlias = (
     | Reduce
     | Scan
     | Gather
+    | Scatter
     | Rename
     | Transpose
     | Split
@@ -116,6 +119,8 @@ def lower(op: Primitive, operands: Sequence[Expr], types: Sequence[TensorType], 
             return _running(op, tensor(operands[0], types[0], sizes), types[0])
         case Gather():
             return _gather(op, operands, types, sizes)
+        case Scatter():
+            raise TargetError("CG0803", "the target `torch` has no form for `scatter`", "it derives gradients itself")
         case TopK():
             rank, axis = len(types[0].dims), types[0].axis(op.dim)
             return call("top_k", operands[0], sizes.dim(op.into), f"dim={axis_text(axis, rank)}")

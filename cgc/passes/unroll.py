@@ -25,6 +25,7 @@ from dataclasses import replace
 from cgc.ir.builder import Names
 from cgc.ir.graph import Graph, Node, Param, Region, Value
 from cgc.ir.ops import Repeat
+from cgc.passes.copying import copy_node
 from cgc.passes.inline import has_loops_in_functions, inline
 
 
@@ -65,7 +66,7 @@ def _unroll_outer(graph: Graph) -> Graph:
         if isinstance(node.op, Repeat):
             _write_out(node, node.op, nodes, scope, split, names)
         else:
-            nodes.append(_copy(node, node.path, scope, names))
+            nodes.append(copy_node(node, node.path, scope, names))
     results = tuple(scope[value.name] for value in graph.body.results)
     return replace(graph, params=params, body=Region(arguments, tuple(nodes), results))
 
@@ -98,20 +99,6 @@ def _write_out(
         for inside in op.body.nodes:
             rest = inside.path.removeprefix(node.path).lstrip(".")
             path = ".".join(part for part in (node.path, str(index), rest) if part)
-            nodes.append(_copy(inside, path, inner, names))
+            nodes.append(copy_node(inside, path, inner, names))
         carried = [inner[value.name] for value in op.body.results]
     scope.update({value.name: last for value, last in zip(node.outputs, carried, strict=True)})
-
-
-def _copy(node: Node, path: str, scope: dict[str, Value], names: Names) -> Node:
-    """Return a node with renamed values, and with fresh names in the body of a loop inside it."""
-    inputs = tuple(scope[value.name] for value in node.inputs)
-    op = node.op
-    if isinstance(op, Repeat):
-        arguments = tuple(Value(names.fresh(value.name), value.type) for value in op.body.arguments)
-        inner = {old.name: new for old, new in zip(op.body.arguments, arguments, strict=True)}
-        body = [_copy(n, f"{path}{n.path.removeprefix(node.path)}", inner, names) for n in op.body.nodes]
-        op = replace(op, body=Region(arguments, tuple(body), tuple(inner[v.name] for v in op.body.results)))
-    outputs = tuple(Value(names.fresh(value.name), value.type) for value in node.outputs)
-    scope.update({old.name: new for old, new in zip(node.outputs, outputs, strict=True)})
-    return Node(op, inputs, outputs, path, node.location)
