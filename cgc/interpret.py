@@ -191,10 +191,8 @@ class _Machine:
                 return _dot(operands, types, out)
             case Reduce() | Scan():
                 return _reduced(op, operands[0], types[0])
-            case Gather():
-                return self._gather(op, operands, types, out)
-            case Scatter():
-                return self._scatter(op, operands, types, out)
+            case Gather() | Scatter():
+                return self._indexed(op, operands, types, out)
             case Rename() | Transpose() | Split() | Merge() | Slice():
                 return self._reshaped(op, operands[0], types[0], out)
             case Concat():
@@ -233,6 +231,13 @@ class _Machine:
             x = _transposed(x, type_, [*rest[:at], *op.dims, *rest[at:]])
         return x.reshape(self._shape(out))
 
+    def _indexed(self, op: Gather | Scatter, operands: list[Array], types: list[TensorType], out: TensorType) -> Array:
+        match op:
+            case Gather():
+                return self._gather(op, operands, types, out)
+            case Scatter():
+                return self._scatter(op, operands, types, out)
+
     def _gather(self, op: Gather, operands: list[Array], types: list[TensorType], out: TensorType) -> Array:
         table, index = operands
         size = self._size(types[0].dim(op.dim).size)
@@ -246,7 +251,6 @@ class _Machine:
                 own = TensorType((dim,), "i64")
                 picks.append(_spread(np.arange(self._size(dim.size)), own, out))
         return table[tuple(picks)]
-
 
     def _scatter(self, op: Scatter, operands: list[Array], types: list[TensorType], out: TensorType) -> Array:
         x, index = operands

@@ -104,7 +104,7 @@ class Gather:
 
 @record(frozen=True)
 class Scatter:
-    """(x, index) → `dim` in place of the dimensions `over`: each entry of x added where its index points, zeros elsewhere.
+    """(x, index) → `dim` for the dimensions `over`: each entry of x added where its index points, zeros elsewhere.
 
     Dimensions of the index that are not in `over` are aligned. The reverse of `Gather`, whose gradient it is.
     """

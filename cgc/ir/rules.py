@@ -312,4 +312,7 @@ def _repeat(op: Repeat, inputs: tuple[TensorType, ...]) -> tuple[TensorType, ...
         raise RuleViolation("signature", f"`{op.instance}` collects {op.collected} values, its body gives {count}")
     for x in results[op.carried :]:
         _distinct((op.stack, *x.dims))
-    return (*results[: op.carried], *(TensorType((op.stack, *x.dims), x.dtype, x.indexes) for x in results[op.carried :]))
+    return (
+        *results[: op.carried],
+        *(TensorType((op.stack, *x.dims), x.dtype, x.indexes) for x in results[op.carried :]),
+    )

@@ -26,11 +26,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cgc.ir.builder import Builder
-from cgc.ir.graph import Function, Graph, Node, Region, Value
+from cgc.ir.graph import Graph, Node, Region, Value
 from cgc.ir.ops import Repeat, Unary
 from cgc.ir.types import is_float
 from cgc.passes.autodiff_loops import differentiate_loop
-from cgc.passes.copying import names_of
+from cgc.passes.copying import names_of, no_function
 from cgc.passes.dead_code import eliminate_dead_code
 from cgc.passes.derivatives import gradients
 from cgc.passes.emitter import Emitter
@@ -60,7 +60,7 @@ def autodiff(graph: Graph, recompute: bool = False) -> Graph:
     graph = inline(graph) if graph.functions else graph
     (loss,) = graph.body.results
     params = [param.value for param in graph.params]
-    emit = Emitter(Builder(names_of(graph), _no_function), GRADIENT.removesuffix("."))
+    emit = Emitter(Builder(names_of(graph), no_function), GRADIENT.removesuffix("."))
     found = {loss.name: emit.number(1.0, loss.type.dtype)}
     reverse = Reverse(graph.body, params, recompute)
     nodes = reverse.region(graph.body.nodes, found, emit)
@@ -69,10 +69,6 @@ def autodiff(graph: Graph, recompute: bool = False) -> Graph:
     body = Region(graph.body.arguments, (*nodes, *emit.nodes()), (loss, *results))
     outputs = (*graph.outputs, *(f"{GRADIENT}{param.name}" for param in params))
     return eliminate_dead_code(replace(graph, body=body, outputs=outputs))
-
-
-def _no_function(name: str) -> Function:
-    raise AssertionError(f"`{name}` was inlined")
 
 
 class Reverse:

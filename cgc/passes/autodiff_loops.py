@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 def differentiate_loop(
     reverse: Reverse, emit: Emitter, node: Node, op: Repeat, given: Sequence[Value | None]
 ) -> tuple[Node, Gradients]:
-    """Return the loop with what it has to collect, and the gradients of its operands; `given` are those of its results."""
+    """Return the loop with what it has to collect, and the gradients of its operands, from those of its results."""
     return _Loop(reverse, emit, node, op).run(given)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cgc.ir.builder import Names
-from cgc.ir.graph import Graph, Node, Region, Value, walk
+from cgc.ir.graph import Function, Graph, Node, Region, Value, walk
 from cgc.ir.ops import Repeat
 
 
@@ -25,6 +25,15 @@ def copy_node(node: Node, path: str, scope: dict[str, Value], names: Names) -> N
     outputs = tuple(Value(names.fresh(value.name), value.type) for value in node.outputs)
     scope.update({old.name: new for old, new in zip(node.outputs, outputs, strict=True)})
     return Node(op, inputs, outputs, path, node.location)
+
+
+def no_function(name: str) -> Function:
+    """Look up a function where none is called.
+
+    Raises:
+        KeyError: always.
+    """
+    raise KeyError(name)
 
 
 def names_of(graph: Graph) -> Names:

@@ -9,8 +9,8 @@ After:
     %b : f32[width=8] = unary %x {"kind": "neg"}
     output y = %b
 
-Inputs and parameters stay: they are the graph's interface. What a loop carries stays; what it collects goes when nothing
-reads it.
+Inputs and parameters stay: they are the graph's interface. What a loop carries stays; what it collects goes when
+nothing reads it.
 """
 
 from __future__ import annotations

@@ -60,17 +60,10 @@ def gradients(emit: Emitter, node: Node, given: Sequence[Value | None], wanted: 
             return [_summed(emit, part, out, x) for part, x in zip(parts, node.inputs, strict=True)]
         case Where():
             return _where(emit, g, node, wanted)
-        case Cast():
-            return [emit.cast(g, node.inputs[0].type.dtype)]
         case Dot():
             return _dot(emit, g, node, wanted)
-        case Reduce() as op:
-            return [_reduce(emit, op, g, node)]
-        case Scan(over):
-            # What stands at i goes into all sums from i on: the whole, less the sum up to i, and i itself.
-            g = emit.widened(g, (out.dim(over),))
-            before = emit.binary("sub", emit.sum(g, (over,)), emit.one(Scan(over), g))
-            return [emit.binary("add", before, g)]
+        case Cast() | Reduce() | Scan():
+            return [_of_one(emit, node.op, g, node)]
         case Gather() | Scatter() | TopK():
             return _indexed(emit, node.op, g, node)
         case Rename() | Transpose() | Split() | Merge() | Slice():
@@ -109,6 +102,19 @@ def _dot(emit: Emitter, g: Value, node: Node, wanted: Sequence[bool]) -> Gradien
             over = tuple(name for name in out.names if not own.type.has(name))
             found[index] = emit.one(Dot(over), g, node.inputs[1 - index])
     return found
+
+
+def _of_one(emit: Emitter, op: Cast | Reduce | Scan, g: Value, node: Node) -> Value:
+    match op:
+        case Cast():
+            return emit.cast(g, node.inputs[0].type.dtype)
+        case Reduce():
+            return _reduce(emit, op, g, node)
+        case Scan(over):
+            # What stands at i goes into all sums from i on: the whole, less the sum up to i, and i itself.
+            g = emit.widened(g, (node.output.type.dim(over),))
+            before = emit.binary("sub", emit.sum(g, (over,)), emit.one(Scan(over), g))
+            return emit.binary("add", before, g)
 
 
 def _reduce(emit: Emitter, op: Reduce, g: Value, node: Node) -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from typing import Literal, assert_never
 
 from cgc.ir.graph import Value
 from cgc.ir.ops import BinaryKind, UnaryKind
@@ -27,19 +27,28 @@ def unary_gradient(emit: Emitter, kind: UnaryKind, g: Value, x: Value, y: Value)
             return emit.binary("div", g, emit.mul(y, 2.0))
         case "rsqrt":
             return emit.mul(g, emit.mul(emit.mul(y, emit.mul(y, y)), -0.5))
-        case "sin":
-            return emit.mul(g, emit.unary("cos", x))
-        case "cos":
-            return emit.unary("neg", emit.mul(g, emit.unary("sin", x)))
-        case "tanh":
-            return emit.mul(g, _less(emit, 1.0, emit.mul(y, y)))
-        case "erf":
-            bell = emit.unary("exp", emit.unary("neg", emit.mul(x, x)))
-            return emit.mul(g, emit.mul(bell, 2.0 / math.sqrt(math.pi)))
-        case "sigmoid":
-            return emit.mul(g, emit.mul(y, _less(emit, 1.0, y)))
+        case "sin" | "cos" | "tanh" | "erf" | "sigmoid":
+            return emit.mul(g, _bounded(emit, kind, x, y))
         case "floor" | "not":
             return None
+        case _:
+            assert_never(kind)
+
+
+def _bounded(emit: Emitter, kind: Literal["sin", "cos", "tanh", "erf", "sigmoid"], x: Value, y: Value) -> Value:
+    """Return the derivative of a bounded function at `x`, where it is `y`."""
+    match kind:
+        case "sin":
+            return emit.unary("cos", x)
+        case "cos":
+            return emit.unary("neg", emit.unary("sin", x))
+        case "tanh":
+            return _less(emit, 1.0, emit.mul(y, y))
+        case "erf":
+            bell = emit.unary("exp", emit.unary("neg", emit.mul(x, x)))
+            return emit.mul(bell, 2.0 / math.sqrt(math.pi))
+        case "sigmoid":
+            return emit.mul(y, _less(emit, 1.0, y))
         case _:
             assert_never(kind)
 

@@ -24,6 +24,7 @@ class Emitter:
         self._path = ""
         self._location = NOWHERE
         self._known: dict[object, Value] = {}
+        self._taken = 0
 
     def region(self) -> Emitter:
         """Return an emitter for a region inside this one."""
@@ -45,6 +46,12 @@ class Emitter:
     def nodes(self) -> tuple[Node, ...]:
         """Return the nodes written so far."""
         return self.builder.finish((), ()).nodes
+
+    def take(self) -> tuple[Node, ...]:
+        """Return the nodes written since the last time."""
+        nodes = self.nodes()
+        taken, self._taken = nodes[self._taken :], len(nodes)
+        return taken
 
     # ---- primitives
 
