@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cgc.driver import PASSES
+from cgc.driver import DUMPS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,7 +42,7 @@ SET = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Replace a size, as in --set layers=4."
 )
 TIMINGS = click.option("--timings", is_flag=True, help="Print the seconds of every stage to stderr.")
-DUMP = click.option("--dump-after", type=click.Choice(PASSES), help="Print the graph as text after this pass.")
+DUMP = click.option("--dump-after", type=click.Choice(DUMPS), help="Print the graph as text after this pass.")
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:

@@ -32,7 +32,9 @@ from cgc.target import (
 )
 
 PASSES = ("elaborate", "inline", "unroll", "dead_code")
-"""What `--dump-after` takes: the graph as elaborated, or after one pass."""
+"""The graph as elaborated, and after each pass that keeps what it computes."""
+DUMPS = (*PASSES, "autodiff")
+"""What `--dump-after` takes."""
 
 
 class UsageError(Exception):
@@ -150,7 +152,11 @@ def load_program(
 
 
 def after_pass(graph: Graph, name: str) -> Graph:
-    """Return the graph after the pass called `name` (one of `PASSES`), verified."""
+    """Return the graph after the pass called `name` (one of `DUMPS`), verified.
+
+    Raises:
+        UsageError: there is no such pass, or it does not work on this model.
+    """
     match name:
         case "elaborate":
             return graph
@@ -166,8 +172,20 @@ def after_pass(graph: Graph, name: str) -> Graph:
             from cgc.passes.dead_code import eliminate_dead_code
 
             return verify(eliminate_dead_code(graph))
+        case "autodiff":
+            return _differentiated(graph)
         case _:
-            raise UsageError(f"there is no pass `{name}`; there are {', '.join(PASSES)}")
+            raise UsageError(f"there is no pass `{name}`; there are {', '.join(DUMPS)}")
+
+
+def _differentiated(graph: Graph) -> Graph:
+    from cgc.passes.loss import NotALanguageModel
+    from cgc.training import gradient_graph
+
+    try:
+        return verify(gradient_graph(graph))
+    except NotALanguageModel as error:
+        raise UsageError(f"--dump-after autodiff: {error}; a loss is made for language models") from error
 
 
 def parse_overrides(settings: tuple[str, ...]) -> dict[str, Scalar]:

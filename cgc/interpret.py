@@ -30,6 +30,7 @@ from cgc.ir.ops import (
     Rename,
     Repeat,
     Scan,
+    Scatter,
     Slice,
     Split,
     TopK,
@@ -164,9 +165,15 @@ class _Machine:
         carried, shared = operands[: op.carried], operands[op.carried : op.carried + op.shared]
         stacked = operands[op.carried + op.shared :]
         operands.clear()
-        for index in range(self._size(op.stack.size)):
-            carried = self.region(op.body, [*carried, *shared, *(array[index] for array in stacked)])
-        return carried
+        count = self._size(op.stack.size)
+        types = [value.type for value in op.body.results[op.carried :]]
+        collected = [np.empty((count, *self._shape(type_)), self._numpy_dtype(type_.dtype)) for type_ in types]
+        for index in reversed(range(count)) if op.reverse else range(count):
+            results = self.region(op.body, [*carried, *shared, *(array[index] for array in stacked)])
+            carried = results[: op.carried]
+            for whole, part in zip(collected, results[op.carried :], strict=True):
+                whole[index] = part
+        return [*carried, *collected]
 
     def _single(self, op: Op, operands: list[Array], node: Node) -> Array:
         types = [value.type for value in node.inputs]
@@ -186,8 +193,8 @@ class _Machine:
                 return _dot(operands, types, out)
             case Reduce() | Scan():
                 return _reduced(op, operands[0], types[0])
-            case Gather():
-                return self._gather(op, operands, types, out)
+            case Gather() | Scatter():
+                return self._indexed(op, operands, types, out)
             case Rename() | Transpose() | Split() | Merge() | Slice():
                 return self._reshaped(op, operands[0], types[0], out)
             case Concat():
@@ -226,6 +233,13 @@ class _Machine:
             x = _transposed(x, type_, [*rest[:at], *op.dims, *rest[at:]])
         return x.reshape(self._shape(out))
 
+    def _indexed(self, op: Gather | Scatter, operands: list[Array], types: list[TensorType], out: TensorType) -> Array:
+        match op:
+            case Gather():
+                return self._gather(op, operands, types, out)
+            case Scatter():
+                return self._scatter(op, operands, types, out)
+
     def _gather(self, op: Gather, operands: list[Array], types: list[TensorType], out: TensorType) -> Array:
         table, index = operands
         size = self._size(types[0].dim(op.dim).size)
@@ -239,6 +253,18 @@ class _Machine:
                 own = TensorType((dim,), "i64")
                 picks.append(_spread(np.arange(self._size(dim.size)), own, out))
         return table[tuple(picks)]
+
+    def _scatter(self, op: Scatter, operands: list[Array], types: list[TensorType], out: TensorType) -> Array:
+        x, index = operands
+        size = self._size(op.dim.size)
+        if index.size and (index.min() < 0 or index.max() >= size):
+            raise BadInput(f"an index is outside 0 … {size - 1} ({op.dim.name})")
+        places = [_spread(index, types[1], types[0])]
+        for dim in out.dims[1:]:
+            places.append(_spread(np.arange(self._size(dim.size)), TensorType((dim,), "i64"), types[0]))
+        result = np.zeros(self._shape(out), x.dtype)
+        np.add.at(result, tuple(places), x)
+        return result
 
 
 def _transposed(x: Array, type_: TensorType, order: list[str]) -> Array:

@@ -11,6 +11,7 @@ from cgc.ir.builder import Names
 from cgc.ir.dims import symbol
 from cgc.ir.graph import NOWHERE, Function, Graph, Location, Node, Region, Value
 from cgc.ir.ops import Call, Repeat
+from cgc.target import TargetError
 from cgc_onnx.intrinsics import intrinsic
 from cgc_onnx.layout import Layout, Parameter, declare, layouts, repeat_layouts, static_size, step
 from cgc_onnx.lower import lower
@@ -100,6 +101,9 @@ class Structure:
         return self.write(inner, body)
 
     def _repeat(self, scope: Scope, node: Node, op: Repeat) -> Sequence[Tensor]:
+        if op.collected or op.reverse:
+            text = f"the target `onnx` runs no loop such as `{op.instance}` in reverse, nor collects values"
+            raise TargetError("CG0803", text)
         loose = op.carried + op.shared
         wanted = repeat_layouts(op, self.callee_layouts)
         stacked = [

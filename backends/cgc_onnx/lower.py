@@ -23,6 +23,7 @@ from cgc.ir.ops import (
     Rename,
     Repeat,
     Scan,
+    Scatter,
     Slice,
     Split,
     TopK,
@@ -33,6 +34,7 @@ from cgc.ir.ops import (
 )
 from cgc.ir.rules import union
 from cgc.ir.types import is_float
+from cgc.target import TargetError
 from cgc_onnx.contraction import contract
 from cgc_onnx.scope import Scope
 from cgc_onnx.writer import ELEMENT_TYPES, Tensor
@@ -81,6 +83,7 @@ Primitive: TypeAlias = (
     | Reduce
     | Scan
     | Gather
+    | Scatter
     | Rename
     | Transpose
     | Split
@@ -120,6 +123,8 @@ def _single(scope: Scope, node: Node, op: Op) -> Tensor:
             return contract(scope, node, op)
         case Gather():
             return _gather(scope, node, op.dim)
+        case Scatter():
+            raise TargetError("CG0803", "the target `onnx` has no form for `scatter`")
         case Cast() | Reduce() | Scan():
             return _along(scope, node, op)
         case Rename() | Transpose() | Split() | Merge() | Slice():

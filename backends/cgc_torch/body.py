@@ -9,6 +9,7 @@ from cgc.ir.dims import Dim
 from cgc.ir.graph import Node, Value
 from cgc.ir.ops import Binary, Call, Cast, Constant, Gather, Reduce, Repeat, Unary, Where
 from cgc.ir.types import TensorType
+from cgc.target import TargetError
 from cgc_torch.expressions import Expr, arranged, call, permuted, unflattened
 from cgc_torch.formatting import WIDTH
 from cgc_torch.forms import formed, forms
@@ -200,6 +201,9 @@ class _Writer:
             self._untyped.update(fresh)
 
     def _loop(self, node: Node, op: Repeat, loop: Loop) -> list[Line]:
+        if op.collected or op.reverse:
+            text = f"the target `torch` runs no loop such as `{op.instance}` in reverse, nor collects values"
+            raise TargetError("CG0803", text, "it derives gradients itself")
         names = [self._variables[value.name] for value in node.outputs]
         starts = [self._tensor(value) for value in node.inputs[: op.carried]]
         late = [(name, start) for name, start in zip(names, starts, strict=True) if name != start.text]

@@ -21,6 +21,7 @@ from cgc.ir.ops import (
     Reduce,
     Rename,
     Scan,
+    Scatter,
     Slice,
     Split,
     TopK,
@@ -30,6 +31,7 @@ from cgc.ir.ops import (
     Where,
 )
 from cgc.ir.types import TensorType
+from cgc.target import TargetError
 from cgc_torch.expressions import (
     AND,
     COMPARE,
@@ -66,6 +68,7 @@ Primitive: TypeAlias = (
     | Reduce
     | Scan
     | Gather
+    | Scatter
     | Rename
     | Transpose
     | Split
@@ -114,7 +117,7 @@ def lower(op: Primitive, operands: Sequence[Expr], types: Sequence[TensorType], 
             return contraction(op.over, operands, types)
         case Reduce() | Scan():
             return _running(op, tensor(operands[0], types[0], sizes), types[0])
-        case Gather():
+        case Gather() | Scatter():
             return _gather(op, operands, types, sizes)
         case TopK():
             rank, axis = len(types[0].dims), types[0].axis(op.dim)
@@ -260,7 +263,9 @@ def _sliced(op: Slice, x: Expr, type: TensorType, sizes: Sizes) -> Expr:
     return sliced(x, type.axis(op.dim), len(type.dims), slice_text(start, stop))
 
 
-def _gather(op: Gather, operands: Sequence[Expr], types: Sequence[TensorType], sizes: Sizes) -> Expr:
+def _gather(op: Gather | Scatter, operands: Sequence[Expr], types: Sequence[TensorType], sizes: Sizes) -> Expr:
+    if isinstance(op, Scatter):
+        raise TargetError("CG0803", "the target `torch` has no form for `scatter`", "it derives gradients itself")
     table, index = operands
     names, wanted = types[0].names, types[1].names
     shared = [name for name in names if name != op.dim and name in wanted]

@@ -21,6 +21,7 @@ from cgc.ir.ops import (
     Rename,
     Repeat,
     Scan,
+    Scatter,
     Slice,
     Split,
     TopK,
@@ -52,7 +53,7 @@ def traffic(op: Op, multiply_adds: int, operands: Sequence[Shape], results: Sequ
             return multiply_adds, written
         case Gather():
             return written, written
-        case Unary() | Binary() | Where() | Cast() | Reduce() | Scan() | Concat() | TopK():
+        case Unary() | Binary() | Where() | Cast() | Reduce() | Scan() | Scatter() | Concat() | TopK():
             return sum(prod(shape.values()) for shape in operands), written
         case Call() | Repeat():
             raise AssertionError("calls and loops are entered")
@@ -69,7 +70,7 @@ def derivative_reads(op: Op) -> tuple[tuple[int, ...], bool]:
             return (), False
         case Dot():
             return (0, 1), False
-        case Gather():
+        case Gather() | Scatter():
             return (1,), False
         case Where():
             return (0,), False

@@ -45,6 +45,7 @@ from cgc.ir.ops import (
     Rename,
     Repeat,
     Scan,
+    Scatter,
     Slice,
     Split,
     TopK,
@@ -198,8 +199,10 @@ class _Walk:
                 break
             carried = joined
         self._deep = around
-        for value, carried_scale in zip(node.outputs, carried, strict=True):
+        for value, carried_scale in zip(node.outputs[: op.carried], carried, strict=True):
             self._states[value.name] = _State(carried_scale)
+        for value, inside in zip(node.outputs[op.carried :], op.body.results[op.carried :], strict=True):
+            self._states[value.name] = self._settled(self._states[inside.name])
 
     def _result(self, op: Repeat, at: int, longer: float) -> Scale:
         state = self._settled(self._states[op.body.results[at].name])
@@ -242,6 +245,9 @@ class _Walk:
                 return replace(state, scale=state.scale.shifted(grown), stream="", number=None)
             case Rename() | Transpose() | Cast() | Split() | Merge() | Slice() | TopK():
                 return operands[0]
+            case Scatter(over=over):
+                state = self._settled(operands[0])
+                return _State(state.scale.shifted(self._grow(node.inputs[0], twin.inputs[0], over)))
             case Concat():
                 return self._concat([self._settled(operand) for operand in operands])
             case Call() | Repeat():

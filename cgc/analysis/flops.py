@@ -28,6 +28,7 @@ from cgc.ir.ops import (
     Rename,
     Repeat,
     Scan,
+    Scatter,
     Slice,
     Split,
     TopK,
@@ -104,7 +105,7 @@ def node_work(node: Node) -> Work:
         case Unary() | Binary() | Where() | Reduce():
             dims, _ = iteration_space(node)
             return Work(other=product(tuple(dim.size for dim in dims)))
-        case Scan() | TopK():
+        case Scan() | Scatter() | TopK():
             return Work(other=node.inputs[0].type.count)
         case (
             Constant()

@@ -112,6 +112,11 @@ OUTSIDE: dict[str, Code] = {
         "In this place the target cannot compute with a size that is only known at run time. Give it with "
         "`--batch` or `--seq`.",
     ),
+    "CG0803": Code(
+        "A target cannot express an operation of training",
+        "Graphs of training steps hold sums into chosen places (`scatter`) and loops that run in reverse or collect "
+        "values. Targets that derive gradients themselves, such as PyTorch, take the model and not its training graph.",
+    ),
     "CG0901": Code(
         "Nesting is too deep",
         "Brackets and expressions nest at most 100 deep. Give parts of the expression names of their own.",

@@ -103,6 +103,17 @@ class Gather:
 
 
 @record(frozen=True)
+class Scatter:
+    """(x, index) → `dim` for the dimensions `over`: each entry of x added where its index points, zeros elsewhere.
+
+    Dimensions of the index that are not in `over` are aligned. The reverse of `Gather`, whose gradient it is.
+    """
+
+    dim: Dim
+    over: tuple[str, ...]
+
+
+@record(frozen=True)
 class Rename:
     """(x) → x with dimensions renamed; `names` are (old, new) pairs."""
 
@@ -174,10 +185,13 @@ class Call:
 
 @record(frozen=True)
 class Repeat:
-    """(carried…, shared…, stacked…) → carried values after `stack.size` runs of `body`.
+    """(carried…, shared…, stacked…) → carried values after `stack.size` runs of `body`, then collected values.
 
     `body`'s arguments stand in the same order. A stacked operand has the leading dimension `stack`, and the body sees
-    one slice of it per iteration; body results are the next carried values. `instance` is the user's name (`h`).
+    one slice of it per iteration. The body's results are the next carried values, then the `collected` last ones: of
+    each the loop results in the values of all iterations, stacked like an operand. With `reverse` the iterations run
+    from the last slice to the first; collected values stand where the slices of their iteration do. `instance` is the
+    user's name (`h`).
     """
 
     instance: str
@@ -185,6 +199,8 @@ class Repeat:
     carried: int
     shared: int
     body: Region
+    collected: int = 0
+    reverse: bool = False
 
 
 Op: TypeAlias = (
@@ -198,6 +214,7 @@ Op: TypeAlias = (
     | Reduce
     | Scan
     | Gather
+    | Scatter
     | Rename
     | Transpose
     | Split

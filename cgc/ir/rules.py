@@ -24,6 +24,7 @@ from cgc.ir.ops import (
     Rename,
     Repeat,
     Scan,
+    Scatter,
     Slice,
     Split,
     TopK,
@@ -99,6 +100,9 @@ def _single(op: Op, inputs: tuple[TensorType, ...]) -> TensorType:
         case Gather():
             table, index = _expect(op, inputs, 2)
             return _gather(op, table, index)
+        case Scatter():
+            x, index = _expect(op, inputs, 2)
+            return _scatter(op, x, index)
         case Concat():
             return _concat(op, inputs)
         case Call() | Repeat() | TopK():
@@ -197,6 +201,18 @@ def _gather(op: Gather, table: TensorType, index: TensorType) -> TensorType:
     return TensorType((*index.dims, *extra), table.dtype, table.indexes)
 
 
+def _scatter(op: Scatter, x: TensorType, index: TensorType) -> TensorType:
+    _require(x, op.over, 0)
+    _number(x, "scatter")
+    if index.dtype not in ("i64", "i32"):
+        raise RuleViolation("dtype", f"an index is an integer, not {index.dtype}", (1,))
+    if index.has(op.dim.name):
+        raise RuleViolation("duplicate-dim", f"the index itself has `{op.dim.name}`", (1,), op.dim.name)
+    _require(x, index.names, 0)
+    union((x, index))
+    return TensorType(_distinct((op.dim, *(dim for dim in x.dims if dim.name not in op.over))), x.dtype)
+
+
 def _concat(op: Concat, inputs: tuple[TensorType, ...]) -> TensorType:
     if len(inputs) != len(op.dims) or not inputs:
         raise RuleViolation("arity", f"`concat` names {len(op.dims)} dimensions for {len(inputs)} operands")
@@ -289,6 +305,14 @@ def _repeat(op: Repeat, inputs: tuple[TensorType, ...]) -> tuple[TensorType, ...
     if inputs != (*wanted[:loose], *stacked):
         raise RuleViolation("signature", f"the body of `{op.instance}` takes ({', '.join(map(str, wanted))})")
     results = tuple(value.type for value in op.body.results)
-    if results != wanted[: op.carried]:
+    if results[: op.carried] != wanted[: op.carried]:
         raise RuleViolation("signature", f"`{op.instance}` does not carry the types it started with")
-    return results
+    if len(results) != op.carried + op.collected:
+        count = len(results) - op.carried
+        raise RuleViolation("signature", f"`{op.instance}` collects {op.collected} values, its body gives {count}")
+    for x in results[op.carried :]:
+        _distinct((op.stack, *x.dims))
+    return (
+        *results[: op.carried],
+        *(TensorType((op.stack, *x.dims), x.dtype, x.indexes) for x in results[op.carried :]),
+    )

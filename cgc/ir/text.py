@@ -14,6 +14,8 @@ from cgc.ir.graph import Function, Graph, Location, Node, Param, Region, Value
 from cgc.ir.ops import Op, Repeat, opcode
 
 FORMAT = 1
+_UNUSUAL = frozenset({"collected", "reverse"})
+"""Attributes of loops that are printed only where they say something."""
 
 
 def print_graph(graph: Graph) -> str:
@@ -98,8 +100,8 @@ def _place(location: Location) -> str:
 
 
 def _attributes(op: Op) -> dict[str, object]:
-    fields = dataclasses.fields(op)
-    return {field.name: _plain(getattr(op, field.name)) for field in fields if field.name != "body"}
+    values = {field.name: _plain(getattr(op, field.name)) for field in dataclasses.fields(op) if field.name != "body"}
+    return {name: value for name, value in values.items() if name not in _UNUSUAL or value}
 
 
 def _plain(value: object) -> object:

@@ -26,6 +26,7 @@ from cgc.ir.ops import (
     Rename,
     Repeat,
     Scan,
+    Scatter,
     Slice,
     Split,
     TopK,
@@ -234,7 +235,7 @@ class _Walk:
                 return self._binary(row, index, flows)
             case Unary(kind) if kind == "neg":
                 return flows[0]
-            case Unary() | Reduce() | Scan() | TopK():
+            case Unary() | Reduce() | Scan() | Scatter() | TopK():
                 return _Flow(params=flows[0].params)
             case Where():
                 self._elementwise(row, index, flows)

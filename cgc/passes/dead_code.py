@@ -9,7 +9,8 @@ After:
     %b : f32[width=8] = unary %x {"kind": "neg"}
     output y = %b
 
-Inputs and parameters stay: they are the graph's interface.
+Inputs and parameters stay: they are the graph's interface. What a loop carries stays; what it collects goes when
+nothing reads it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from cgc.ir.ops import Call, Repeat
 
 def eliminate_dead_code(graph: Graph) -> Graph:
     """Return `graph` without nodes that no output depends on, and without functions that are not called."""
-    body = _live(graph.body)
-    functions = [replace(function, body=_live(function.body)) for function in graph.functions]
+    body = live(graph.body)
+    functions = [replace(function, body=live(function.body)) for function in graph.functions]
     called = _called(body)
     kept: list[Function] = []
     for function in reversed(functions):
@@ -37,14 +38,23 @@ def _called(region: Region) -> set[str]:
     return {node.op.function for node in walk(region) if isinstance(node.op, Call)}
 
 
-def _live(region: Region) -> Region:
+def live(region: Region) -> Region:
+    """Return a region without the nodes that none of its results depends on."""
     read = {value.name for value in region.results}
     kept: list[Node] = []
     for node in reversed(region.nodes):
         if not any(value.name in read for value in node.outputs):
             continue
         if isinstance(node.op, Repeat):
-            node = replace(node, op=replace(node.op, body=_live(node.op.body)))
+            node = _live_loop(node, node.op, read)
         kept.append(node)
         read |= {value.name for value in node.inputs}
     return replace(region, nodes=tuple(reversed(kept)))
+
+
+def _live_loop(node: Node, op: Repeat, read: set[str]) -> Node:
+    pairs = list(zip(node.outputs, op.body.results, strict=True))
+    kept = pairs[: op.carried] + [pair for pair in pairs[op.carried :] if pair[0].name in read]
+    body = live(replace(op.body, results=tuple(result for _, result in kept)))
+    outputs = tuple(value for value, _ in kept)
+    return replace(node, op=replace(op, body=body, collected=len(kept) - op.carried), outputs=outputs)

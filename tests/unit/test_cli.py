@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cgc.cli import main
-from cgc.driver import PASSES
+from cgc.driver import DUMPS
 from cgc.ir.read import parse_graph
 from cgc.version import VERSION
 
@@ -211,7 +211,7 @@ def test_negative_numbers_of_a_setting() -> None:
     assert as_json("check", "m.cg", "--set", "by=-0.5")["programs"][0]["sizes"]["by"] == -0.5
 
 
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("name", DUMPS)
 @pytest.mark.parametrize("command", [("check", "tiny.cg"), ("compile", "tiny.cg", "--target", "torch", "-o", "out")])
 def test_dump_after(name: str, command: tuple[str, ...]) -> None:
     before = files()

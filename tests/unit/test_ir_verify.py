@@ -104,7 +104,7 @@ BROKEN: dict[str, tuple[Graph, str]] = {
     ),
     "a body that yields what it has not": (loop(Region((IN_X, IN_W), (), (IN_Y,))), "`c` is not visible"),
     "a body that changes a type": (loop(Region((IN_X, IN_W), (TURN,), (IN_W,))), "does not carry the types"),
-    "a body that yields too much": (loop(Region((IN_X, IN_W), (TURN,), (IN_Y, IN_X))), "does not carry the types"),
+    "a body that yields too much": (loop(Region((IN_X, IN_W), (TURN,), (IN_Y, IN_X))), "collects 0 values"),
     "a body with a broken node": (
         loop(Region((IN_X, IN_W), (replace(TURN, op=Binary("and")),), (IN_Y,))),
         "`and` does not take f32",

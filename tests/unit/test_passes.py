@@ -179,5 +179,7 @@ def test_a_loop_in_a_block_alone_is_unrolled() -> None:
 
 
 def test_an_unknown_pass() -> None:
-    with pytest.raises(UsageError, match="there is no pass `fold`; there are elaborate, inline, unroll, dead_code"):
+    with pytest.raises(
+        UsageError, match="there is no pass `fold`; there are elaborate, inline, unroll, dead_code, autodiff"
+    ):
         after_pass(nested(), "fold")

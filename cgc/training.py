@@ -1,0 +1,53 @@
+"""One step of training a language model as a graph: loss, gradients, update."""
+
+from __future__ import annotations
+
+from cgc.ir.graph import Graph
+from cgc.parametrize.model import parametrization_of
+from cgc.passes.adamw import AdamW, ParamUpdate, adamw
+from cgc.passes.autodiff import autodiff
+from cgc.passes.inline import inline
+from cgc.passes.loss import with_loss
+from cgc.program import ParamSetting, Program
+
+
+class UnknownOptimizer(ValueError):
+    """The program trains with an optimizer that has no update as a graph."""
+
+
+def gradient_graph(graph: Graph, recompute: bool = False) -> Graph:
+    """Return the loss of a language model and its gradients (NotALanguageModel where it is none)."""
+    return autodiff(with_loss(inline(graph)), recompute)
+
+
+def train_step(program: Program, recompute: bool = False) -> Graph:
+    """Return the graph of one step: the loss, and the new parameters and moments.
+
+    Its inputs are those of the model, `targets`, `adamw.step` (from 1), `adamw.rate` (the base learning rate of this
+    step), and the moments `adamw.m.NAME` and `adamw.v.NAME`, which start from zero. Learning rates, eps and weight
+    decay are each parameter's own, as the parametrization derives them; gradients are clipped where the `train` item
+    says so.
+
+    Raises:
+        NotALanguageModel: the model has no tokens or no logits.
+        UnknownOptimizer: the `train` item asks for something else than AdamW.
+    """
+    return adamw(gradient_graph(program.graph, recompute), optimizer_of(program))
+
+
+def optimizer_of(program: Program) -> AdamW:
+    """Return the optimizer that a program asks for (errors as `train_step`)."""
+    train = program.train
+    chosen = train.optimizer if train is not None else None
+    if chosen is not None and chosen.name != "adamw":
+        raise UnknownOptimizer(f"`{program.name}` trains with `{chosen.name}`; a step is made for `adamw`")
+    arguments = dict(chosen.arguments) if chosen is not None else {}
+    params = {setting.name: _update(setting) for setting in parametrization_of(program).params}
+    beta1, beta2 = arguments.get("beta1", 0.9), arguments.get("beta2", 0.999)
+    return AdamW(beta1, beta2, train.clip if train is not None else None, params)
+
+
+def _update(setting: ParamSetting) -> ParamUpdate:
+    eps = 1e-8 if setting.eps is None else setting.eps
+    fixed = setting.lr if "lr" in setting.overridden else None
+    return ParamUpdate(setting.lr_factor, eps, setting.weight_decay or 0.0, fixed)
