@@ -33,7 +33,7 @@ from cgc.target import (
 
 PASSES = ("elaborate", "inline", "unroll", "dead_code")
 """The graph as elaborated, and after each pass that keeps what it computes."""
-DUMPS = (*PASSES, "autodiff")
+DUMPS = (*PASSES, "autodiff", "kv_cache")
 """What `--dump-after` takes."""
 
 
@@ -174,6 +174,8 @@ def after_pass(graph: Graph, name: str) -> Graph:
             return verify(eliminate_dead_code(graph))
         case "autodiff":
             return _differentiated(graph)
+        case "kv_cache":
+            return _decoding(graph)
         case _:
             raise UsageError(f"there is no pass `{name}`; there are {', '.join(DUMPS)}")
 
@@ -186,6 +188,15 @@ def _differentiated(graph: Graph) -> Graph:
         return verify(gradient_graph(graph))
     except NotALanguageModel as error:
         raise UsageError(f"--dump-after autodiff: {error}; a loss is made for language models") from error
+
+
+def _decoding(graph: Graph) -> Graph:
+    from cgc.passes.kv_cache import NoCache, with_kv_cache
+
+    try:
+        return verify(with_kv_cache(graph).graph)
+    except NoCache as error:
+        raise UsageError(f"--dump-after kv_cache: {error}") from error
 
 
 def parse_overrides(settings: tuple[str, ...]) -> dict[str, Scalar]:

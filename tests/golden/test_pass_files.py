@@ -14,6 +14,7 @@ from cgc.ir.text import print_graph
 from cgc.ir.verify import verify
 from cgc.passes.dead_code import eliminate_dead_code
 from cgc.passes.inline import inline
+from cgc.passes.kv_cache import with_kv_cache
 from cgc.passes.unroll import unroll
 
 FOLDER = Path(__file__).parent / "passes"
@@ -21,6 +22,7 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "inline": inline,
     "unroll": unroll,
     "dead_code": eliminate_dead_code,
+    "kv_cache": lambda graph: with_kv_cache(graph).graph,
 }
 FILES = sorted(FOLDER.glob("*.in.ir"))
 UPDATE = os.environ.get("CGC_UPDATE") == "1"

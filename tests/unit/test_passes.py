@@ -180,6 +180,6 @@ def test_a_loop_in_a_block_alone_is_unrolled() -> None:
 
 def test_an_unknown_pass() -> None:
     with pytest.raises(
-        UsageError, match="there is no pass `fold`; there are elaborate, inline, unroll, dead_code, autodiff"
+        UsageError, match="there is no pass `fold`; there are elaborate, inline, unroll, dead_code, autodiff, kv_cache"
     ):
         after_pass(nested(), "fold")
