@@ -59,9 +59,10 @@ def run(block: Block) -> None:
             exec(compile(block.code, "document", "exec"), {})
         case "sh":
             targets = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.M))
-            for line in block.code.splitlines():
+            for line in block.code.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 assert not words or words[0] != "make" or set(words[1:]) <= targets, line
+                assert not words or words[0] != "cgc" or words[1] in main.commands, line
         case "text" | "":
             pass
         case other:
