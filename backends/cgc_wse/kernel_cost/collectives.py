@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import isqrt
 
 from cgc_wse.kernel_cost.machine import Machine
@@ -79,11 +80,6 @@ def reduce_phase(algorithm: str, cores: int, words: int) -> Phase:
     return REDUCTIONS[algorithm](cores, words) if cores > 1 else NOTHING
 
 
-def best_reduction(machine: Machine, cores: int, words: int) -> str:
-    """Return the name of the fastest reduction along a line."""
-    return min(REDUCTIONS, key=lambda name: reduce_phase(name, cores, words).cycles(machine))
-
-
 def broadcast_phase(cores: int, words: int) -> Phase:
     """Routers copy as words pass: C = B, E = B (P - 1) over P - 1 links, L = P - 1, D = 1."""
     return Phase(words, words, cores - 1, 1) if cores > 1 else NOTHING
@@ -106,12 +102,14 @@ def grouped_phases(cores: int, words: int, groups: int) -> tuple[Phase, Phase, P
     return inner, outer, Phase(words, words, max(root, cores - 1 - root), 1)
 
 
+@cache
 def group_counts(cores: int) -> tuple[int, ...]:
     """Return the numbers of groups worth trying: those that give groups of different sizes."""
     sizes = {-(-cores // groups) for groups in range(1, cores + 1)}
     return tuple(sorted({-(-cores // size) for size in sizes}))
 
 
+@cache
 def best_groups(machine: Machine, cores: int, words: int) -> int:
     """Return the number of groups at which the grouped allreduce is fastest, the smaller of equals."""
     return min(group_counts(cores), key=lambda groups: grouped_cycles(machine, cores, words, groups))

@@ -86,7 +86,7 @@ def decode(program: Program, device: Device, request: DecodeRequest) -> DecodeAn
         raise TargetError(
             "CG0611",
             f"weights, keys and values of {context} tokens take {gigabytes(held)}; whole layers of it do not fit in "
-            f"the squares of {' or '.join(map(str, sides))} cores that {device.name} has room for",
+            f"the squares of {' or '.join(f'{side} x {side}' for side in sides)} cores that {device.name} has room for",
             "a shorter `--context`, another `--grid`, or a device with more memory or cores",
         )
     best = min(trials, key=lambda trial: trial.cycles)
