@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from cgc.cli_cost import cost
 from cgc.cli_experiments import coordcheck, sweep
 from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
 from cgc.diagnostics import InputError
@@ -362,5 +363,6 @@ def completion(shell: str) -> None:
     click.echo(found(main, {}, "cgc", "_CGC_COMPLETE").source())
 
 
+main.add_command(cost)
 main.add_command(coordcheck)
 main.add_command(sweep)

@@ -200,6 +200,11 @@ class Device:
     Bytes, hertz, bytes per second and cycles throughout; `columns` × `rows` cores are open to programs;
     `multiply_adds` are 16-bit and per core and cycle; `read`, `write` and `link` are bytes per core and cycle;
     `off_wafer` is the link to weight storage; `power` in watts is 0 where unknown.
+
+    The rest times single kernels, in cycles: `task` starts the tasks and links of a step, `loop` one pass of a loop
+    around vector instructions, `vector` one vector instruction beside its entries; a link word takes `shift` when tiles
+    move; `ramp` is the way from a core to its router (T_R), `relay` a hop in a collective, 0 where it is `hop`. The
+    defaults are those of the WSE-3 (`grammar/devices/wse3.cg`), and T_R as measured on a CS-2.
     """
 
     name: str
@@ -215,6 +220,12 @@ class Device:
     colors: int
     off_wafer: float
     power: float = 0.0
+    task: float = 79.2
+    loop: float = 38.1
+    vector: float = 2.35
+    shift: float = 1.74
+    ramp: float = 2.0
+    relay: float = 0.0
     location: Location = field(default=NOWHERE, compare=False)
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from cgc.program import Program
 
@@ -88,6 +88,61 @@ class Target(Protocol):
 
     def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:
         """Return every way this target has of running the program on this machine, by a name to print."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRequest:
+    """One kernel to be timed on a rectangle of `columns` × `rows` cores; sizes are of the whole kernel.
+
+    `m`, `k` and `n` are those of [m, k] @ [k, n], or `n` the entries in each core of a collective; `algorithm` and
+    `groups` None take the usual or the best.
+    """
+
+    op: str
+    device: str
+    columns: int
+    rows: int
+    dtype: str
+    n: int
+    m: int = 1
+    k: int = 1
+    algorithm: str | None = None
+    groups: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRequest:
+    """A model's step for one new token after `context` tokens, on a square of `side` cores, the best where it is 0."""
+
+    device: str | None
+    context: int | None
+    side: int = 0
+    dtype: str = "f16"
+
+
+class CostAnswer(Protocol):
+    """What a cost model says."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
+        ...
+
+    def table(self) -> RenderableType:
+        """Return it for printing."""
+        ...
+
+
+@runtime_checkable
+class CostModel(Protocol):
+    """What a target offers beside `Target` where it can say what single kernels cost."""
+
+    def kernel_cost(self, request: KernelRequest) -> CostAnswer:
+        """Return the cost of one kernel; raises TargetError."""
+        ...
+
+    def decode_cost(self, program: Program, request: DecodeRequest) -> CostAnswer:
+        """Return the cost of a decode step; raises TargetError."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 `flatten` and `kernels` say what each block does, `job` what is run; `resident` and `streaming` are the two ways to run
 it and `mode` chooses; `sizing` and `placement` cut the wafer, `cost` counts cycles; `data`, `report` and `picture` show
-the result.
+the result. `kernel_cost` times single kernels.
 """
 
 from __future__ import annotations
@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from cgc.target import Compilation, CompileOptions, Evaluator, TargetError, text_artifact
+from cgc.target import (
+    Compilation,
+    CompileOptions,
+    CostAnswer,
+    DecodeRequest,
+    Evaluator,
+    KernelRequest,
+    TargetError,
+    text_artifact,
+)
 
 if TYPE_CHECKING:
     from cgc.program import Device, Program
@@ -64,6 +73,29 @@ class WaferTarget:
     def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:  # noqa: ARG002
         """Return none: this target says what a program costs, it does not run it."""
         return ()
+
+    def kernel_cost(self, request: KernelRequest) -> CostAnswer:
+        """Return what one kernel costs.
+
+        Raises:
+            TargetError: the grid is not one of the device (CG0608), the algorithm has no such form (CG0609).
+            InputError: the device cannot be read.
+        """
+        from cgc import load_device
+        from cgc_wse.kernel_cost.requests import answer
+
+        return answer(request, load_device(request.device))
+
+    def decode_cost(self, program: Program, request: DecodeRequest) -> CostAnswer:
+        """Return what a decode step costs.
+
+        Raises:
+            TargetError: as `kernel_cost`; the model does not decode token by token (CG0610), or does not fit (CG0611).
+            InputError: the device cannot be read.
+        """
+        from cgc_wse.kernel_cost.decode import decode
+
+        return decode(program, find_device(program, request.device), request)
 
 
 TARGET = WaferTarget()

@@ -69,6 +69,26 @@ OUTSIDE: dict[str, Code] = {
         "Every output is an input or a parameter, perhaps under other names: no block needs a core. There is nothing "
         "to place on a wafer.",
     ),
+    "CG0608": Code(
+        "A kernel's grid is not one of the wafer",
+        "`cgc cost` times a kernel on a rectangle of cores, columns by rows. The one given is wider or higher than the "
+        "device, or no grid that may be chosen fits on it.",
+    ),
+    "CG0609": Code(
+        "An algorithm does not run like this",
+        "Shifting tiles in rings (`mesh`, `cannon`) needs as many rows as columns; `summa` and `allgather` run on any "
+        "rectangle. A reduction cannot have more groups than cores.",
+    ),
+    "CG0610": Code(
+        "A model does not decode token by token",
+        "`cgc cost decode` times the step for one new token: the model's input has a dimension `seq`, which its "
+        "attention renames for keys and values. This model has no such dimension of open size.",
+    ),
+    "CG0611": Code(
+        "A model does not fit on the wafer for decoding",
+        "Weights, keys and values stay on the wafer while tokens are made. They need more memory than the regions of "
+        "this size have together: a shorter context, a smaller model, another grid or a larger device is needed.",
+    ),
     "CG0701": Code(
         "A checkpoint cannot be read",
         "The file does not exist, is cut off, or is not in the safetensors format. Files of other formats, such as "

@@ -46,8 +46,14 @@ _QUANTITIES: Mapping[str, tuple[Mapping[str, float], str, Limits]] = {
     "colors": (PLAIN, "24", COUNT),
     "off_wafer": (BYTES_PER_SECOND, "1.2 Tb/s", POSITIVE),
     "power": (WATTS, "15 kW", ANY),
+    "task": (CYCLES, "79.2 cycles", ANY),
+    "loop": (CYCLES, "38.1 cycles", ANY),
+    "vector": (CYCLES, "2.35 cycles", ANY),
+    "shift": (CYCLES, "1.74 cycles", POSITIVE),
+    "ramp": (CYCLES, "2 cycles", ANY),
+    "relay": (CYCLES, "1 cycles", POSITIVE),
 }
-_OPTIONAL = ("power",)
+_OPTIONAL = ("power", "task", "loop", "vector", "shift", "ramp", "relay")
 _GRID = "750 x 994"
 
 
@@ -81,8 +87,8 @@ def read_device(item: tree.Settings, found: Diagnostics) -> Device | None:
         hop=values["hop"],
         colors=int(values["colors"]),
         off_wafer=values["off_wafer"],
-        power=values.get("power", 0.0),
         location=item.location,
+        **{key: values[key] for key in _OPTIONAL if key in values},
     )
 
 

@@ -85,6 +85,9 @@ def test_a_device_is_read_in_base_units() -> None:
         ({"off_wafer": "8 b/s"}, {"off_wafer": 1.0}),
         ({"power": "15 kW"}, {"power": 15000.0}),
         ({"power": "200 W"}, {"power": 200.0}),
+        ({"task": "80 cycles"}, {"task": 80.0}),
+        ({"loop": "0 cycles", "vector": "2.5 cycles"}, {"loop": 0.0, "vector": 2.5}),
+        ({"shift": "2 cycles", "ramp": "1 cycle", "relay": "3 cycles"}, {"shift": 2.0, "ramp": 1.0, "relay": 3.0}),
     ],
 )
 def test_units(line: dict[str, str], changed: dict[str, float]) -> None:
@@ -103,6 +106,9 @@ def test_units(line: dict[str, str], changed: dict[str, float]) -> None:
         ({"clock": "-1 GHz"}, "CG0502", "above 0"),
         ({"read": "16B per cycle"}, "CG0502", "`16 B`"),
         ({"read": "16 per cycle"}, "CG0502", "`B per cycle`"),
+        ({"task": "-1 cycles"}, "CG0502", "at least 0"),
+        ({"relay": "0 cycles"}, "CG0502", "above 0"),
+        ({"ramp": "2"}, "CG0502", "`cycles`"),
         ({"colors": "2.5"}, "CG0502", "whole"),
         ({"colors": '"many"'}, "CG0502", "colors = 24"),
         ({"grid": "32"}, "CG0502", "750 x 994"),

@@ -1,0 +1,120 @@
+"""Reductions and broadcasts along a line of cores, and on a rectangle: rows first, then the columns.
+
+A phase in which words travel takes (Luczynski et al., Near-Optimal Wafer-Scale Reduce, HPDC 2024)
+
+    T = max(C, E / N + L) + (2 * T_R + 1) * D    cycles
+
+with C the most link words that any core receives or sends, E the hops of all words together, N the links used, L the
+longest way in hops (each of `relay` cycles), D the depth of dependent steps and T_R the cycles from a core to its
+router. No start of tasks is in it: kernels made of phases add that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from math import isqrt
+
+from cgc_wse.kernel_cost.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What of a phase sets its time: C in words, E / N in words, L in hops, D in steps."""
+
+    contention: float = 0.0
+    load: float = 0.0
+    distance: float = 0.0
+    depth: float = 0.0
+
+    def cycles(self, machine: Machine) -> float:
+        """Return T = max(C, E / N + L) + (2 * T_R + 1) * D."""
+        travel = max(self.contention, self.load + self.distance * machine.relay)
+        return travel + machine.step * self.depth
+
+    def parts(self, machine: Machine) -> dict[str, float]:
+        """Return the two terms of T, in cycles."""
+        depth = machine.step * self.depth
+        return {"travel": self.cycles(machine) - depth, "depth": depth}
+
+
+NOTHING = Phase()
+
+
+def _star(cores: int, words: int) -> Phase:
+    """Every core sends straight to the first: C = B (P - 1), E = B P (P - 1) / 2."""
+    return Phase(words * (cores - 1), words * cores / 2, cores - 1, 1)
+
+
+def _chain(cores: int, words: int) -> Phase:
+    """Every core adds its part and hands on: C = B, E = B (P - 1), D = P - 1."""
+    return Phase(words, words, cores - 1, cores - 1)
+
+
+def _tree(cores: int, words: int) -> Phase:
+    """A binary tree: in round i every 2^(i+1)-th core receives over 2^i hops: C = B R, E = B P R / 2, R rounds."""
+    rounds = (cores - 1).bit_length()
+    return Phase(words * rounds, words * cores * rounds / (2 * (cores - 1)), cores - 1, rounds)
+
+
+def _two_phase(cores: int, words: int) -> Phase:
+    """Chains in groups of about √P, then a chain of the groups' first cores: C = 2 B, D = (S - 1) + (P / S - 1)."""
+    group = isqrt(cores - 1) + 1
+    groups = -(-cores // group)
+    hops = groups * (group - 1) + (groups - 1) * group
+    return Phase(2 * words, words * hops / (cores - 1), cores - 1, group + groups - 2)
+
+
+REDUCTIONS: dict[str, Callable[[int, int], Phase]] = {
+    "star": _star,
+    "chain": _chain,
+    "tree": _tree,
+    "two-phase": _two_phase,
+}
+"""Reductions to the first core of a line, by name: (cores, link words of each) → phase."""
+
+
+def reduce_phase(algorithm: str, cores: int, words: int) -> Phase:
+    """Return the phase of a reduction of `words` link words along `cores` cores; one core has nothing to do."""
+    return REDUCTIONS[algorithm](cores, words) if cores > 1 else NOTHING
+
+
+def broadcast_phase(cores: int, words: int) -> Phase:
+    """Routers copy as words pass: C = B, E = B (P - 1) over P - 1 links, L = P - 1, D = 1."""
+    return Phase(words, words, cores - 1, 1) if cores > 1 else NOTHING
+
+
+def grouped_phases(cores: int, words: int, groups: int) -> tuple[Phase, Phase, Phase]:
+    """Return the phases of the allreduce of WaferLLM's GEMV along a line, in `groups` groups.
+
+    In every group of S = ⌈P / groups⌉ cores two chains run from the ends to the middle one; two chains of the middle
+    ones run to that of the middle group; its core broadcasts. A core in the middle receives from both sides: C = 2 B.
+    """
+    if cores == 1:
+        return NOTHING, NOTHING, NOTHING
+    size = -(-cores // groups)
+    groups = -(-cores // size)
+    half, middle = size // 2, groups // 2
+    root = min(middle * size + half, cores - 1)
+    inner = Phase((2 if size > 2 else 1) * words, words, half, half) if size > 1 else NOTHING
+    outer = Phase((2 if groups > 2 else 1) * words, words, middle * size, middle) if groups > 1 else NOTHING
+    return inner, outer, Phase(words, words, max(root, cores - 1 - root), 1)
+
+
+@cache
+def group_counts(cores: int) -> tuple[int, ...]:
+    """Return the numbers of groups worth trying: those that give groups of different sizes."""
+    sizes = {-(-cores // groups) for groups in range(1, cores + 1)}
+    return tuple(sorted({-(-cores // size) for size in sizes}))
+
+
+@cache
+def best_groups(machine: Machine, cores: int, words: int) -> int:
+    """Return the number of groups at which the grouped allreduce is fastest, the smaller of equals."""
+    return min(group_counts(cores), key=lambda groups: grouped_cycles(machine, cores, words, groups))
+
+
+def grouped_cycles(machine: Machine, cores: int, words: int, groups: int) -> float:
+    """Return the cycles of the grouped allreduce, without the start of tasks."""
+    return sum(phase.cycles(machine) for phase in grouped_phases(cores, words, groups))

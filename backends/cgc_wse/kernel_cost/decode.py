@@ -1,0 +1,235 @@
+"""One step of decoding: a model's ops for one new token, one after another on a square of P × P cores.
+
+Weights stay on the wafer, keys and values of earlier tokens too. The vector of the new token is cut along one side of
+the square and present along the other; a GEMV sums along the side the vector is cut along and leaves its result cut
+along the other, so the next GEMV starts from there (He et al., WaferLLM, OSDI 2025). Every op of the graph is one of
+
+- weights: a GEMV (`gemv`);
+- scores: keys are cut along the rows, heads along the columns, P / heads columns each; a core multiplies its part of
+  the keys, and the columns of a head add up their parts;
+- mixing: a GEMV whose inner dimension is the cached tokens;
+- a reduction of a vector: its entries on a core, then an allreduce along a side;
+- element by element: one vector instruction in a loop of its own, loop + vector + entries / lanes;
+- a gather: a broadcast along a side.
+
+A layer is never cut: layers fill squares in order, and the token's vector moves on where the next square begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from cgc.ir.dims import SymbolicSize, evaluate
+from cgc.ir.graph import Graph, Value, walk
+from cgc.ir.ops import Dot, Gather, Reduce, opcode
+from cgc.program import Device, Program
+from cgc.target import DecodeRequest, TargetError
+from cgc_wse.flatten import Application, FlatStage, flatten
+from cgc_wse.kernel_cost.collectives import Phase, best_groups, grouped_cycles
+from cgc_wse.kernel_cost.decode_answer import DecodeAnswer, Step, Trial
+from cgc_wse.kernel_cost.gemv import GROUPED, estimate_gemv
+from cgc_wse.kernel_cost.machine import Machine, machine_of
+from cgc_wse.kernel_cost.requests import check_grid
+from cgc_wse.plan import gigabytes
+
+TOKEN = "seq"
+"""The dimension, and the symbol of its size, along which tokens stand; of it one is new."""
+
+SIDES = (240, 300, 360, 420, 480, 540, 600, 660, 720)
+"""Squares tried where none is asked for: WaferLLM's range."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of a stage: bytes that stay on the wafer for it."""
+
+    stage: FlatStage
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What all ops share: the cached dimensions, the side of the square, the machine."""
+
+    cached: frozenset[str]
+    side: int
+    machine: Machine
+
+    def sizes(self, shape: Mapping[str, int]) -> dict[str, int]:
+        """Return the sizes for one new token."""
+        return {name: 1 if name == TOKEN else size for name, size in shape.items()}
+
+
+def decode(program: Program, device: Device, request: DecodeRequest) -> DecodeAnswer:
+    """Return the cost of one decode step on the best square, or on the one asked for.
+
+    Raises:
+        TargetError: CG0608 where the square is none of the device, CG0610 where the model has no tokens to go through,
+            CG0604 and CG0606 for a wrong or missing context, CG0611 where the model does not fit.
+    """
+    context = _context(program, request.context)
+    cached = _cached(program.graph)
+    stages = flatten(program.graph, {**{s.name: 1 for s in program.graph.symbols}, TOKEN: context + 1})
+    machine = machine_of(device, request.dtype)
+    if request.side:
+        check_grid(request.side, request.side, device)
+    sides = [request.side] if request.side else [s for s in SIDES if s <= min(device.columns, device.rows)]
+    if not sides:
+        text = f"squares of {SIDES[0]} to {SIDES[-1]} cores are larger than {device.name}"
+        side = min(device.columns, device.rows)
+        raise TargetError("CG0608", text, f"choose one, as in `--grid {side}x{side}`")
+    trials = [trial for side in sides if (trial := _trial(stages, cached, side, machine, device)) is not None]
+    if not trials:
+        held = sum(run.held for run in _runs(stages, cached, machine))
+        raise TargetError(
+            "CG0611",
+            f"weights, keys and values of {context} tokens take {gigabytes(held)}; whole layers of it do not fit in "
+            f"the squares of {' or '.join(f'{side} x {side}' for side in sides)} cores that {device.name} has room for",
+            "a shorter `--context`, another `--grid`, or a device with more memory or cores",
+        )
+    best = min(trials, key=lambda trial: trial.cycles)
+    return DecodeAnswer(program.name, device, request.dtype, context, best, tuple(trials))
+
+
+def _context(program: Program, given: int | None) -> int:
+    symbol = next((symbol for symbol in program.graph.symbols if symbol.name == TOKEN), None)
+    if symbol is None:
+        text = f"the inputs of `{program.name}` have no dimension `{TOKEN}` of open size"
+        raise TargetError("CG0610", text, "write the input as `input tokens[batch, seq <= context]`")
+    limit = None if symbol.limit is None else evaluate(symbol.limit.size, {})
+    if given is None and limit is None:
+        raise TargetError("CG0606", "how many tokens stand before the new one is not known", "give `--context`")
+    context = given if given is not None else (limit or 1) - 1
+    if limit is not None and context >= limit:
+        text = f"{context} tokens and a new one are more than `{program.name}` takes ({limit})"
+        raise TargetError("CG0604", text, f"`--context {limit - 1}` at most")
+    return max(1, context)
+
+
+def _cached(graph: Graph) -> frozenset[str]:
+    """Return the dimensions other than `TOKEN` that are as long as there are tokens: keys and values."""
+
+    def values() -> Iterator[Value]:
+        for body in (graph.body, *(function.body for function in graph.functions)):
+            for node in walk(body):
+                yield from node.outputs
+
+    return frozenset(
+        dim.name
+        for value in values()
+        for dim in value.type.dims
+        if isinstance(dim.size, SymbolicSize) and TOKEN in dim.size.symbols() and dim.name != TOKEN
+    )
+
+
+def _held(stage: FlatStage, cached: frozenset[str], number: int) -> int:
+    """Return the bytes of one run of a stage that stay: parameters, keys and values."""
+    stay: dict[int, int] = {}
+    for group in stage.groups:
+        for application in group.applications:
+            for index in application.operands:
+                tensor = stage.tensors[index]
+                cache = isinstance(application.op, Dot) and cached & tensor.shape.keys() and TOKEN not in tensor.shape
+                if tensor.param or cache:
+                    stay[tensor.root] = max(stay.get(tensor.root, 0), prod(tensor.shape.values()))
+    return number * sum(stay.values())
+
+
+def _runs(stages: list[FlatStage], cached: frozenset[str], machine: Machine) -> list[_Run]:
+    return [
+        _Run(stage, held)
+        for stage in stages
+        for held in [_held(stage, cached, machine.number)]
+        for _ in range(stage.runs)
+    ]
+
+
+def _trial(
+    stages: list[FlatStage], cached: frozenset[str], side: int, machine: Machine, device: Device
+) -> Trial | None:
+    """Return the step on squares of `side` cores; None where the model does not fit in those of the device."""
+    room = (device.columns // side) * (device.rows // side)
+    capacity = side * side * device.memory
+    squares, filled, moved = 1, 0, 0
+    for run in _runs(stages, cached, machine):
+        if run.held > capacity:
+            return None
+        if filled + run.held > capacity:
+            squares, filled, moved = squares + 1, 0, max(moved, _entering(run.stage))
+        filled += run.held
+    if squares > room:
+        return None
+    context = _Context(cached, side, machine)
+    steps = [step for stage in stages for step in _steps(stage, context)]
+    if squares > 1:
+        words = machine.words(-(-moved // side))
+        cycles = machine.task + Phase(words, words, side, 1).cycles(machine)
+        steps.append(Step("next square", "moves", squares - 1, cycles))
+    return Trial(side, squares, tuple(steps))
+
+
+def _entering(stage: FlatStage) -> int:
+    """Return the entries of the new token that enter a run of a stage."""
+    shapes = (stage.tensors[i].shape for i in stage.entering)
+    return max((prod(s for name, s in shape.items() if name != TOKEN) for shape in shapes if TOKEN in shape), default=0)
+
+
+def _steps(stage: FlatStage, context: _Context) -> Iterator[Step]:
+    for group in stage.groups:
+        for application in group.applications:
+            if all(stage.tensors[i].generated for i in application.results):
+                continue
+            kind, cycles = _cost(stage, application, context)
+            yield Step(f"{group.path} {opcode(application.op)}", kind, stage.runs * application.times, cycles)
+
+
+def _cost(stage: FlatStage, application: Application, context: _Context) -> tuple[str, float]:
+    """Return the kind of an op and its cycles."""
+    operands = [context.sizes(stage.tensors[i].shape) for i in application.operands]
+    result = context.sizes(stage.tensors[application.results[0]].shape)
+    machine, side = context.machine, context.side
+    match application.op:
+        case Dot():
+            return _dot(operands, result, context)
+        case Reduce():
+            local = machine.loop + machine.multiply_add(_entries(operands[0], context))
+            words = machine.words(_entries(result, context))
+            return "reductions", local + _allreduce(machine, side, words)
+        case Gather():
+            words = machine.words(-(-prod(result.values()) // side))
+            return "gathers", machine.task + Phase(words, words, side - 1, 1).cycles(machine)
+        case _:
+            return "element by element", machine.loop + machine.multiply_add(_entries(result, context))
+
+
+def _dot(operands: list[dict[str, int]], result: dict[str, int], context: _Context) -> tuple[str, float]:
+    machine, side = context.machine, context.side
+    union = {name: size for shape in operands for name, size in shape.items()}
+    inner = prod(size for name, size in union.items() if name not in result)
+    outer = prod(result.values())
+    keys = prod(size for name, size in result.items() if name in context.cached)
+    if keys == 1:
+        estimate = estimate_gemv(machine, side, -(-inner // side), -(-outer // side), GROUPED)
+        mixes = any(name in context.cached for name in union)
+        return ("attention" if mixes else "gemv"), estimate.cycles
+    heads = outer // keys
+    columns = max(1, side // heads)
+    length = -(-keys // side) * -(-heads // side)
+    local = -(-inner // columns) * machine.multiply_add(length)
+    return "attention", local + _allreduce(machine, columns, machine.words(length))
+
+
+def _allreduce(machine: Machine, cores: int, words: int) -> float:
+    """Return the cycles of an allreduce along `cores` cores with its start: one task for each of its two ways."""
+    if cores == 1:
+        return machine.task
+    return 2 * machine.task + grouped_cycles(machine, cores, words, best_groups(machine, cores, words))
+
+
+def _entries(shape: Mapping[str, int], context: _Context) -> int:
+    """Return the entries of a tensor on a core: cached tokens along the rows, all else along the columns."""
+    rows = prod(size for name, size in shape.items() if name in context.cached)
+    rest = prod(size for name, size in shape.items() if name not in context.cached)
+    return -(-rows // context.side) * -(-rest // context.side)

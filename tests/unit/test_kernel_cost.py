@@ -1,0 +1,216 @@
+"""The kernel cost model: formulas against figures worked out by hand, what may only grow, and measurements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import pytest
+from cgc_wse.kernel_cost.calibrate import CALIBRATED_ON, CONSTANTS, Row, calibrate, errors, predicted, read_rows, report
+from cgc_wse.kernel_cost.collectives import (
+    REDUCTIONS,
+    Phase,
+    best_groups,
+    broadcast_phase,
+    group_counts,
+    grouped_cycles,
+    grouped_phases,
+    reduce_phase,
+)
+from cgc_wse.kernel_cost.gemm import ALGORITHMS, Tiles, cut, estimate_gemm
+from cgc_wse.kernel_cost.gemv import GROUPED, estimate_collective, estimate_gemv
+from cgc_wse.kernel_cost.machine import Machine, machine_of
+from cgc_wse.kernel_cost.requests import answer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cgc import load_device
+from cgc.target import KernelRequest, TargetError
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "wse3_measured.csv"
+"""Measurements kept beside the project, not in it."""
+
+PLAIN = Machine(task=100, loop=10, vector=2, shift=1, relay=1, ramp=2, lanes=4, entries=2, number=2, memory=48 * 1024)
+WSE3 = load_device("wse3")
+REAL = machine_of(WSE3, "f16")
+SIZES = st.integers(1, 40)
+LINES = st.integers(2, 600)
+
+
+def measured() -> list[Row]:
+    if not SHARED.exists():
+        pytest.skip(f"no measurements at {SHARED}: ../shared is not here")
+    return read_rows(SHARED.read_text(encoding="utf-8"))
+
+
+def test_an_entry_of_four_bytes_takes_two_lanes_and_a_link_word() -> None:
+    half, single = machine_of(WSE3, "f16"), machine_of(WSE3, "f32")
+    assert (half.lanes, single.lanes) == (8, 4)
+    assert (half.words(5), single.words(5)) == (3, 5)
+    assert half.multiply_add(16) == WSE3.vector + 2
+
+
+def test_a_device_without_a_relay_takes_its_hop() -> None:
+    assert machine_of(replace(WSE3, relay=0.0, hop=3.0), "f16").relay == 3
+    assert machine_of(load_device("wse2"), "f16").relay == 1
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "cycles"),
+    [
+        # Luczynski et al. 2024 at P = 16, B = 8, T_R = 2.
+        ("star", max(8 * 15, 8 * 16 / 2 + 15) + 5),
+        ("chain", 8 + 15 + 5 * 15),
+        ("tree", max(8 * 4, 8 * 16 / (2 * 15) * 4 + 15) + 5 * 4),
+        ("two-phase", max(2 * 8, 2 * 8 - 2 * 8 / (4 + 1) + 15) + 5 * (2 * 4 - 2)),
+    ],
+)
+def test_reductions_by_hand(algorithm: str, cycles: float) -> None:
+    assert reduce_phase(algorithm, 16, 8).cycles(PLAIN) == pytest.approx(cycles)
+
+
+def test_broadcast_by_hand() -> None:
+    assert broadcast_phase(16, 8).cycles(PLAIN) == 8 + 15 + 5
+    assert estimate_collective(PLAIN, "broadcast", 16, 4, 16, "flood").cycles == 8 + (15 + 3) + 5
+
+
+def test_a_phase_is_bound_by_contention_or_by_travel() -> None:
+    assert Phase(contention=100, load=1, distance=2, depth=3).cycles(PLAIN) == 100 + 15
+    assert Phase(contention=1, load=4, distance=20, depth=3).cycles(replace(PLAIN, relay=2)) == 44 + 15
+
+
+def test_a_rectangle_reduces_rows_then_the_column() -> None:
+    rows, column = reduce_phase("chain", 6, 4).cycles(PLAIN), reduce_phase("chain", 3, 4).cycles(PLAIN)
+    found = estimate_collective(PLAIN, "reduce", 6, 3, 8, "chain")
+    assert found.total == {"reduce_along_rows": rows, "reduce_along_columns": column}
+    assert found.cycles == found.inside["travel"] + found.inside["depth"]
+    both = estimate_collective(PLAIN, "allreduce", 6, 3, 8, "chain")
+    assert both.cycles == found.cycles + (4 + 7 + 5)
+
+
+def test_one_core_has_nothing_to_send() -> None:
+    for op in ("reduce", "broadcast", "allreduce"):
+        assert estimate_collective(PLAIN, op, 1, 1, 8, "chain").cycles == 0
+    assert estimate_gemv(PLAIN, 1, 3, 8, GROUPED).cycles == 100 + 3 * (2 + 2)
+    assert estimate_gemm(PLAIN, Tiles(1, 1, 4, 2, 3), "mesh").cycles == 100 + 2 * (10 + 3 * (2 + 1))
+
+
+def test_groups_by_hand() -> None:
+    """Sixteen cores in four groups: middles 2, 6, 10, 14; the root is core 10."""
+    assert grouped_phases(16, 3, 4) == (Phase(6, 3, 2, 2), Phase(6, 3, 8, 2), Phase(3, 3, 10, 1))
+    assert grouped_cycles(PLAIN, 16, 3, 4) == max(6, 3 + 2) + 10 + (3 + 8) + 10 + (3 + 10) + 5
+    assert set(group_counts(16)) == {1, 2, 3, 4, 6, 8, 16}
+
+
+def test_mesh_by_hand() -> None:
+    found = estimate_gemm(PLAIN, Tiles(8, 8, 4, 2, 3), "mesh")
+    compute, exchange = 2 * (10 + 3 * (2 + 4 / 4)), 4 + 2 + 5
+    assert found.total == {"start_up": (4 + 8) * 100, "skew": 4 * exchange, "steps": 8 * compute}
+    assert found.inside == {"compute": 8 * compute, "exchange": 8 * exchange}
+    assert found.memory == 2 * (2 * (8 + 6) + 12)
+
+
+def test_a_step_ends_with_the_exchange_where_that_takes_longer() -> None:
+    slow = replace(PLAIN, shift=50)
+    found = estimate_gemm(slow, Tiles(8, 8, 4, 2, 3), "mesh")
+    assert found.total["steps"] == 8 * (50 * 4 + 2 + 5)
+
+
+def test_other_gemms_by_hand() -> None:
+    tiles, compute = Tiles(8, 8, 4, 2, 3), 2 * (10 + 3 * 3)
+    far = 4 + 7 + 5
+    cannon = estimate_gemm(PLAIN, tiles, "cannon")
+    assert cannon.total == {"start_up": 1200, "skew": 4 * far, "steps": 8 * compute}
+    assert estimate_gemm(PLAIN, tiles, "summa").total == {"start_up": 800, "skew": far, "steps": 8 * compute}
+    gathered = estimate_gemm(PLAIN, tiles, "allgather")
+    assert gathered.total == {"start_up": 200, "skew": 7 * 8 / 2 + 7 + 5, "steps": 8 * compute}
+    assert gathered.memory == 2 * (8 * 8 + 8 * 6 + 12)
+
+
+def test_gemv_by_hand() -> None:
+    found = estimate_gemv(PLAIN, 16, 5, 6, GROUPED, 4)
+    assert found.cycles == 200 + 5 * (2 + 6 / 4) + grouped_cycles(PLAIN, 16, 3, 4)
+    chain = estimate_gemv(PLAIN, 16, 5, 6, "chain")
+    assert chain.cycles == 200 + 5 * 3.5 + (3 + 15 + 75) + (3 + 15 + 5)
+
+
+def test_tiles_are_rounded_up() -> None:
+    assert cut(4, 4, 9, 8, 1) == Tiles(4, 4, 3, 2, 1)
+    assert cut(8, 2, 9, 9, 9) == Tiles(8, 2, 5, 2, 2)
+
+
+@given(SIZES, SIZES, SIZES, st.sampled_from(ALGORITHMS), st.integers(2, 100))
+def test_a_larger_gemm_takes_no_less(m: int, k: int, n: int, algorithm: str, side: int) -> None:
+    cycles = estimate_gemm(REAL, Tiles(side, side, m, k, n), algorithm).cycles
+    for more in ((m + 1, k, n), (m, k + 1, n), (m, k, n + 1)):
+        assert estimate_gemm(REAL, Tiles(side, side, *more), algorithm).cycles >= cycles
+    assert estimate_gemm(REAL, Tiles(side + 1, side + 1, m, k, n), algorithm).cycles >= cycles
+
+
+@given(LINES, SIZES, st.sampled_from(sorted(REDUCTIONS)))
+def test_more_words_or_cores_take_no_less(cores: int, words: int, algorithm: str) -> None:
+    cycles = reduce_phase(algorithm, cores, words).cycles(REAL)
+    assert reduce_phase(algorithm, cores, words + 1).cycles(REAL) >= cycles
+    if algorithm in ("star", "chain"):
+        assert reduce_phase(algorithm, cores + 1, words).cycles(REAL) >= cycles
+
+
+@given(LINES, SIZES)
+def test_the_best_number_of_groups_is_best(cores: int, words: int) -> None:
+    best = best_groups(REAL, cores, words)
+    for groups in range(1, min(cores, 40) + 1):
+        assert grouped_cycles(REAL, cores, words, best) <= grouped_cycles(REAL, cores, words, groups)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 300), st.integers(1, 300))
+def test_parts_add_up(k: int, n: int, columns: int, rows: int) -> None:
+    data = answer(KernelRequest("gemv", "wse3", columns, rows, "f16", n=n, k=k), WSE3).to_json()
+    assert data["cycles"] == pytest.approx(sum(data["parts"][name] for name in data["adds_up"]), abs=0.01)
+    assert data["seconds"] == pytest.approx(data["cycles"] / WSE3.clock, rel=1e-3)
+    assert set(data["parts"]) == set(data["formulas"])
+
+
+def test_the_usual_gemm_is_the_measured_one_and_needs_a_square() -> None:
+    assert answer(KernelRequest("gemm", "wse3", 8, 8, "f16", 8, 8, 8), WSE3).chosen.algorithm == "mesh"
+    oblong = answer(KernelRequest("gemm", "wse3", 8, 4, "f16", 8, 8, 8), WSE3)
+    assert {oblong.chosen.algorithm, *(other.algorithm for other in oblong.alternatives)} == {"summa", "allgather"}
+    with pytest.raises(TargetError) as caught:
+        answer(KernelRequest("gemm", "wse3", 8, 4, "f16", 8, 8, 8, algorithm="mesh"), WSE3)
+    assert (caught.value.code, bool(caught.value.hint)) == ("CG0609", True)
+
+
+def test_a_collective_takes_the_fastest() -> None:
+    few = answer(KernelRequest("reduce", "wse2", 512, 1, "f32", 1), load_device("wse2"))
+    many = answer(KernelRequest("reduce", "wse2", 16, 1, "f32", 4096), load_device("wse2"))
+    for found in (few, many):
+        assert all(found.chosen.cycles <= other.cycles for other in found.alternatives)
+    assert many.chosen.algorithm == "chain"
+
+
+def test_measured_errors_stay_below_the_limits() -> None:
+    """Nothing of these grids was fitted; every op and grid on its own."""
+    rows = [row for row in measured() if row.side != CALIBRATED_ON]
+    assert {(row.op, row.side) for row in rows} == {("gemm", 592), ("gemv", 16), ("gemv", 272)}
+    for found in errors(rows, WSE3).values():
+        assert median(found) < 0.04
+        assert max(found) < 0.12
+
+
+def test_the_calibration_is_the_devices_and_sees_one_grid_only() -> None:
+    rows = measured()
+    one = [row for row in rows if row.side == CALIBRATED_ON]
+    found = calibrate(rows, WSE3)
+    assert found == calibrate(one, WSE3)
+    for name in CONSTANTS:
+        assert found[name] == pytest.approx(getattr(WSE3, name), rel=0.005)
+    assert "elsewhere" in report(rows, WSE3)
+
+
+def test_the_calibration_finds_the_constants_that_made_the_rows() -> None:
+    truth = replace(WSE3, task=60.0, loop=30.0, vector=3.0, shift=2.0, relay=1.5)
+    rows = [Row("gemm", 144, m, k, n, 0, 0) for m in (1, 3, 8) for k in (1, 2, 8) for n in (1, 2, 8)]
+    rows += [Row("gemv", 144, m, 0, n, 8, 0) for m in (1, 8) for n in (1, 8)]
+    made = [replace(row, cycles=predicted(row, truth)) for row in rows]
+    found = calibrate(made, WSE3)
+    assert found == pytest.approx({name: getattr(truth, name) for name in CONSTANTS}, rel=1e-6)
