@@ -37,6 +37,10 @@ DUMPS = (*PASSES, "autodiff", "kv_cache")
 """What `--dump-after` takes."""
 
 
+WITH_CACHE = ("onnx",)
+"""Targets that `--kv-cache` is for."""
+
+
 class UsageError(Exception):
     """The command was used wrongly: exit status 2."""
 
@@ -255,7 +259,10 @@ def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What `cgc compile` was asked beside file and target; `seed` draws weights where no checkpoint is given."""
+    """What `cgc compile` was asked beside file and target; `seed` draws weights where no checkpoint is given.
+
+    `kv_cache` asks for the model as it decodes: past keys and values in, present ones out.
+    """
 
     device: str | None = None
     batch: int | None = None
@@ -263,6 +270,7 @@ class Request:
     weights: str | None = None
     seed: int | None = None
     flat: bool = False
+    kv_cache: bool = False
 
 
 def compile_program(
@@ -275,6 +283,14 @@ def compile_program(
         UsageError: there is no such target, or it is not installed completely.
     """
     weights = _weights(program, request)
+    if request.kv_cache:
+        if target_name not in WITH_CACHE:
+            raise UsageError(f"--kv-cache: the target `{target_name}` has no use for it; {', '.join(WITH_CACHE)} has")
+        from cgc.decoding import decoding
+
+        with timings.stage("make a KV cache"):
+            step = decoding(program)
+            program, weights = step.program, None if weights is None else step.weights(weights)
     options = CompileOptions(request.batch, request.seq, request.device, request.flat, weights)
     return run_target(program, target_name, folder, options, timings)
 

@@ -132,6 +132,11 @@ OUTSIDE: dict[str, Code] = {
         "In this place the target cannot compute with a size that is only known at run time. Give it with "
         "`--batch` or `--seq`.",
     ),
+    "CG0804": Code(
+        "The model has no KV cache",
+        "`--kv-cache` keeps what a model renames from the dimension of its tokens, as it does with keys and values. "
+        "This one renames nothing, or computes along that dimension: a step would need all earlier tokens again.",
+    ),
     "CG0803": Code(
         "A target cannot express an operation of training",
         "Graphs of training steps hold sums into chosen places (`scatter`) and loops that run in reverse or collect "
