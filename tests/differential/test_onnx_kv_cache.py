@@ -1,4 +1,4 @@
-"""`cgc compile --kv-cache`: one ONNX graph for prefill and decoding, greedy tokens equal to the public implementation's."""
+"""`cgc compile --kv-cache`: one ONNX graph for prefill and decoding; greedy tokens are the public implementation's."""
 
 from __future__ import annotations
 
