@@ -10,7 +10,9 @@ import click
 
 from cgc.cli_cost import cost
 from cgc.cli_experiments import coordcheck, sweep
+from cgc.cli_family import family
 from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
+from cgc.cli_plan import plan
 from cgc.diagnostics import InputError
 from cgc.driver import Timings, UsageError, parse_overrides
 from cgc.version import VERSION
@@ -367,3 +369,5 @@ def completion(shell: str) -> None:
 main.add_command(cost)
 main.add_command(coordcheck)
 main.add_command(sweep)
+main.add_command(family)
+main.add_command(plan)

@@ -146,6 +146,24 @@ class CostModel(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of one training step on a device, and in which way of running it (`resident`, `streaming`)."""
+
+    seconds: float
+    device: str
+    mode: str
+
+
+@runtime_checkable
+class TimeModel(Protocol):
+    """What a target offers beside `Target` where it can say how long a training step takes."""
+
+    def step_time(self, program: Program, options: CompileOptions) -> StepTime:
+        """Return the time of a training step of `options.batch` sequences; raises TargetError."""
+        ...
+
+
 def target_names() -> list[str]:
     """Return the names of the installed targets, sorted."""
     from importlib.metadata import entry_points

@@ -17,6 +17,7 @@ from cgc.target import (
     DecodeRequest,
     Evaluator,
     KernelRequest,
+    StepTime,
     TargetError,
     text_artifact,
 )
@@ -96,6 +97,17 @@ class WaferTarget:
         from cgc_wse.kernel_cost.decode import decode
 
         return decode(program, find_device(program, request.device), request)
+
+    def step_time(self, program: Program, options: CompileOptions) -> StepTime:
+        """Return how long a training step takes.
+
+        Raises:
+            TargetError: as `compile`.
+            InputError: the device cannot be read.
+        """
+        from cgc_wse.compilation import training_step
+
+        return training_step(program, find_device(program, options.device), options)
 
 
 TARGET = WaferTarget()

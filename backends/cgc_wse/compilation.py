@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgc.analysis.flops import forward_work, training_flops
 from cgc.program import Device, Program
-from cgc.target import CompileOptions, TargetError
+from cgc.target import CompileOptions, StepTime, TargetError
 from cgc_wse.cost import peak_flops
 from cgc_wse.data import device_data, lever_data, placement_json, plan_data
 from cgc_wse.job import Job, job_of, other_purpose
@@ -63,6 +63,14 @@ def compile_for_wafer(program: Program, device: Device, options: CompileOptions)
         "not_modelled": list(NOT_MODELLED),
     }
     return WaferResult(placement_json(program, main), picture(main, program.name), report(data), data)
+
+
+def training_step(program: Program, device: Device, options: CompileOptions) -> StepTime:
+    """Return the time of a training step (TargetError: it does not fit on `device`, or a size is wrong)."""
+    job = job_of(program, options)
+    job = job if job.purpose == "training" else other_purpose(job)
+    found = plan(workload_of(program.graph, job), job, device)
+    return StepTime(found.seconds, device.name, found.mode)
 
 
 def _flops(program: Program, job: Job) -> dict[str, int]:
