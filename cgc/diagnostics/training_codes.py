@@ -11,4 +11,24 @@ TRAINING: dict[str, Code] = {
         "plan without a batch counts tokens, but the time of a step and a training run need one; the length of a "
         "sequence is the model's limit, or `--seq`.",
     ),
+    "CG0681": Code(
+        "Runs cannot be read",
+        "`cgc scaling` reads tables (CSV with a line of column names, JSON lists of objects) that have a `compute` and "
+        "a `loss`, and folders of training runs with a `log.jsonl`. `docs/scaling.md` has the fields of each.",
+    ),
+    "CG0682": Code(
+        "A run has an impossible number",
+        "Computes, losses, parameters and tokens are finite and above 0. A run that diverged has no loss to fit to: "
+        "leave it out.",
+    ),
+    "CG0683": Code(
+        "There are too few runs",
+        "A power law has two constants and an irreducible loss is a third; runs at as many different computes, and one "
+        "more, are needed before they mean anything.",
+    ),
+    "CG0684": Code(
+        "Runs follow no power law",
+        "The loss of these runs does not fall as their compute grows. Mostly a column is another one than it is taken "
+        "for, or one of the runs diverged.",
+    ),
 }
