@@ -14,6 +14,7 @@ from cgc.cli_family import family
 from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
 from cgc.cli_plan import plan
 from cgc.cli_scaling import scaling
+from cgc.cli_weights import export_weights, import_weights
 from cgc.diagnostics import InputError
 from cgc.driver import Timings, UsageError, parse_overrides
 from cgc.version import VERSION
@@ -373,3 +374,5 @@ main.add_command(sweep)
 main.add_command(family)
 main.add_command(plan)
 main.add_command(scaling)
+main.add_command(export_weights)
+main.add_command(import_weights)

@@ -164,6 +164,23 @@ class TimeModel(Protocol):
         ...
 
 
+@runtime_checkable
+class NamedWeights(Protocol):
+    """What a target offers beside `Target` where its programs keep weights under names of their own."""
+
+    def state_names(self, program: Program) -> Iterable[str]:
+        """Return the names under which a program of the target keeps its weights."""
+        ...
+
+    def weights_from_state(self, program: Program, state: Arrays) -> Arrays:
+        """Return parameters by path for arrays by those names (ValueError: they are not this program's)."""
+        ...
+
+    def state_from_weights(self, program: Program, weights: Arrays) -> Arrays:
+        """Return arrays by those names for parameters by path (ValueError as above)."""
+        ...
+
+
 def target_names() -> list[str]:
     """Return the names of the installed targets, sorted."""
     from importlib.metadata import entry_points

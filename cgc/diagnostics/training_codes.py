@@ -31,4 +31,10 @@ TRAINING: dict[str, Code] = {
         "The loss of these runs does not fall as their compute grows. Mostly a column is another one than it is taken "
         "for, or one of the runs diverged.",
     ),
+    "CG0686": Code(
+        "A multiplier cannot be folded into weights",
+        "Checkpoints of the model hub hold weights and no multipliers: `cgc export-weights` multiplies the weights "
+        "instead, and gains and biases where a weight has two uses. A multiplier before something nonlinear, or at one "
+        "of two uses of a weight with nothing else to change, has no such form.",
+    ),
 }

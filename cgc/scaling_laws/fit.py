@@ -131,7 +131,7 @@ def _law(theta: Array, centre: float) -> PowerLaw:
 
 def _curve(x: Array, theta: Array) -> Array:
     """Return the losses [b, n] of laws θ [b, k] at x [n]."""
-    above = np.exp(np.clip(theta[:, :1] - theta[:, 1:2] * x, -60, 60))
+    above: Array = np.exp(np.clip(theta[:, :1] - theta[:, 1:2] * x, -60, 60))
     return above + theta[:, 2:3] if theta.shape[1] > 2 else above
 
 
