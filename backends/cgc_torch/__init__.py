@@ -35,14 +35,14 @@ class TorchTarget:
         Raises:
             TargetError: an option is set that has no meaning here, or the weights do not fit.
         """
-        from cgc_torch.files import model_artifact, weights_artifact
+        from cgc_torch.files import model_artifact, sampling_artifacts, weights_artifact
         from cgc_torch.source import model_class
 
         for option in ("batch", "seq", "device", "flat"):
             if getattr(options, option):
                 message = f"the target `torch` has no use for `--{option}`"
                 raise TargetError("CG0801", message, "batch and sequence are free in PyTorch, blocks are modules")
-        artifacts = [model_artifact(program)]
+        artifacts = [model_artifact(program), *sampling_artifacts(program)]
         if options.weights is not None:
             try:
                 artifacts.append(weights_artifact(program, options.weights))

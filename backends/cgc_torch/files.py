@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cgc.program import Program
 from cgc.target import Artifact, text_artifact
+from cgc_torch.sampling import sampling_files
 from cgc_torch.source import emit
 from cgc_torch.weights import to_state
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 def model_artifact(program: Program) -> Artifact:
     """Return `model.py`."""
     return text_artifact("model.py", emit(program))
+
+
+def sampling_artifacts(program: Program) -> list[Artifact]:
+    """Return `decode.py`, `generate.py` and what they need; none where the model has no KV cache."""
+    return [text_artifact(name, text) for name, text in sampling_files(program).items()]
 
 
 def weights_artifact(program: Program, weights: Arrays) -> Artifact:

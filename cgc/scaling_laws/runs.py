@@ -3,9 +3,10 @@
 A table has a column (JSON: a field) `compute` or `flops` and one `loss`, and may have `name`, `parameters`, `tokens`;
 where the compute is missing, it is 6 · parameters · tokens. JSON is a list of objects, or an object with the list as
 `runs`. A folder of a run has `log.jsonl` or `metrics.jsonl`: objects with `step`, `tokens`, `flops`, and `loss` or
-`val_loss`, and `parameters` in the first of them or in `config.json` beside it. The last `val_loss` counts, or where
-there is none the mean of the last tenth of the losses. Where `config.json` says how many `steps` there are, a run that
-has not come so far is passed over: its learning rate is still to fall.
+`val_loss` (or `validation_loss`), and `parameters` in the first of them or in `config.json` beside it. Emitted projects
+write a `manifest.json` with each checkpoint instead, whose `run` has `batch`, `context`, `steps` and `flops_per_token`.
+The last `val_loss` counts, or where there is none the mean of the last tenth of the losses. Where the number of `steps`
+is known, a run that has not come so far is passed over: its learning rate is still to fall.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import Any, NoReturn
 from cgc.diagnostics import Diagnostic, Diagnostics, InputError
 
 LOGS = ("log.jsonl", "metrics.jsonl")
+HELD_OUT = ("val_loss", "validation_loss")
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "compute": ("compute", "flops", "training_flops", "train_flops"),
-    "loss": ("loss", "val_loss", "test_loss", "held_out_loss"),
+    "loss": ("loss", *HELD_OUT, "test_loss", "held_out_loss"),
     "name": ("name", "model", "run"),
     "parameters": ("parameters", "params", "n_params"),
     "tokens": ("tokens",),
@@ -222,9 +224,9 @@ def _logged(path: Path, found: Diagnostics) -> Run | None:
         if not isinstance(value, dict):
             _fail(path, f"line {number} is no object")
         lines.append(value)
-    config = _config(path.parent / "config.json")
+    config = _about(path.parent)
     losses = [line["loss"] for line in lines if line.get("loss") is not None]
-    held_out = [line["val_loss"] for line in lines if line.get("val_loss") is not None]
+    held_out = [line[name] for line in lines for name in HELD_OUT if line.get(name) is not None]
     steps, last = _number(config.get("steps")), _number(lines[-1].get("step")) if lines else None
     unfinished = steps is not None and last is not None and last < steps
     if unfinished or (not losses and not held_out):
@@ -235,11 +237,33 @@ def _logged(path: Path, found: Diagnostics) -> Run | None:
     for name in ("parameters", "tokens", "flops"):
         said = [line[name] for line in lines if line.get(name) is not None]
         row[name] = said[-1] if said else config.get(name)
-    row["name"] = config.get("model") or config.get("name") or path.parent.name or path.stem
+    per_step = [_number(config.get(name)) for name in ("batch", "context")]
+    if row["tokens"] is None and last is not None and all(per_step):
+        row["tokens"] = last * math.prod(size for size in per_step if size is not None)
+    per_token, tokens = _number(config.get("flops_per_token")), _number(row["tokens"])
+    if row["flops"] is None and per_token is not None and tokens is not None:
+        row["flops"] = per_token * tokens
+    row["name"] = config.get("model") or config.get("name") or _folder_name(path)
     return _row(path, "the log", row, found)
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _folder_name(log: Path) -> str:
+    """Return what to call a run that says no name: its folder, or that of its project."""
+    folder = log.resolve().parent
+    return (folder.parent.name if folder.name == "out" else folder.name) or log.stem
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Return what is known of a run beside its log: its `config.json`, or the manifest of its last checkpoint."""
+    config = _object(folder / "config.json")
+    if config:
+        return config
+    manifests = sorted(folder.glob("step_*/manifest.json"))
+    run = _object(manifests[-1]).get("run") if manifests else None
+    return {name: value for name, value in run.items() if name != "model"} if isinstance(run, dict) else {}
+
+
+def _object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
