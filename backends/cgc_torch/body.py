@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Node, Value
-from cgc.ir.ops import Binary, Call, Cast, Constant, Gather, Reduce, Repeat, Unary, Where
+from cgc.ir.ops import Binary, Call, Cast, Constant, Dot, Gather, Reduce, Repeat, Unary, Where
 from cgc.ir.types import TensorType
 from cgc.target import TargetError
-from cgc_torch.expressions import Expr, arranged, call, permuted, unflattened
+from cgc_torch.expressions import PRODUCT, Expr, arranged, call, infix, number, permuted, unflattened
 from cgc_torch.formatting import WIDTH
 from cgc_torch.forms import formed, forms
 from cgc_torch.intrinsics import Groups
@@ -37,7 +37,7 @@ class Body:
 
     `parameters` are its tensor arguments' variables; `extras` sizes (or the device) that no argument tells, by name;
     `sizes` the attributes holding sizes, by field of the config; `result` the expressions returned, `result_names` what
-    the user would call them.
+    the user would call them; `head` is set where the one result is the product of a vector with a matrix.
     """
 
     parameters: tuple[str, ...]
@@ -46,6 +46,15 @@ class Body:
     lines: tuple[Line, ...]
     result: tuple[Expr, ...]
     result_names: tuple[str, ...]
+    head: Head | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The result as a product `F.linear(hidden, weight)` that need not be made: hidden [..., width], weight [n, width]."""
+
+    hidden: Expr
+    weight: Expr
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +147,55 @@ class _Writer:
             result = (result[0].renamed(name),)
         start = [Line(text) for text in self._sizes.prologue()]
         parameters = tuple(self._variables[value.name] for value in unit.arguments)
+        head = None if returned is None else self._head()
         extras, sizes = self._sizes.asked(), tuple(self._sizes.attributes.items())
-        return Body(parameters, extras, sizes, (*start, *lines), result, names)
+        return Body(parameters, extras, sizes, (*start, *lines), result, names, head)
+
+    def _head(self) -> Head | None:
+        """Return the result as a product of vectors with a matrix; a constant factor goes to the vectors."""
+        value, scale = self._flow.root(self._unit.region.results[0]), 1.0
+        while True:
+            node = self._flow.node(value)
+            if node is None:
+                return None
+            if isinstance(node.op, Binary) and node.op.kind == "mul":
+                factors = [self._flow.node(self._flow.root(operand)) for operand in node.inputs]
+                numbers = [factor is not None and isinstance(factor.op, Constant) for factor in factors]
+                if sum(numbers) != 1:
+                    return None
+                constant = factors[numbers.index(True)]
+                assert constant is not None and isinstance(constant.op, Constant)
+                scale *= float(constant.op.value)
+                value = self._flow.root(node.inputs[numbers.index(False)])
+                if value.name not in self._inside:
+                    return None
+                continue
+            made = self._product(node)
+            if made is None or scale == 1.0:
+                return made
+            return Head(infix(made.hidden, "*", number(scale), PRODUCT), made.weight)
+
+    def _product(self, node: Node) -> Head | None:
+        """Return what `node` multiplies, None where it is no product of [..., width] and [n, width]."""
+        callee = self._flow.callee(node)
+        if isinstance(callee, Leaf) and callee.builtin.kind == "linear":
+            module, (x, *_) = callee.builtin, node.inputs
+            if module.bias or len(module.inner) != 1 or len(module.outer) != 1:
+                return None
+            if x.type.names[-1] != module.inner[0].name or self._kept.get(self._flow.root(x).name):
+                return None
+            return Head(self._tensor(x), Expr(f"self.{callee.attribute}.weight"))
+        if not isinstance(node.op, Dot) or len(node.op.over) != 1:
+            return None
+        (over,), (x, matrix) = node.op.over, node.inputs
+        if (
+            x.type.names[-1] != over
+            or len(matrix.type.dims) != 2
+            or set(x.type.names) & set(matrix.type.names) != {over}
+        ):
+            return None
+        weight = self._tensor(matrix)
+        return Head(self._tensor(x), weight if matrix.type.names[1] == over else weight.method("mT"))
 
     def _returned(self) -> tuple[Expr, ...] | None:
         """Return the last statement's value where it is the one result and needs no variable before it is returned."""

@@ -1,4 +1,4 @@
-"""What `cgc compile --target=torch` writes: `model.py`, and `model.safetensors` where there are weights."""
+"""What `cgc compile --target=torch` writes: the project, and `model.safetensors` where there are weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from cgc.program import Program
 from cgc.target import Artifact, text_artifact
-from cgc_torch.sampling import sampling_files
 from cgc_torch.source import emit
 from cgc_torch.weights import to_state
 
@@ -20,9 +19,14 @@ def model_artifact(program: Program) -> Artifact:
     return text_artifact("model.py", emit(program))
 
 
-def sampling_artifacts(program: Program) -> list[Artifact]:
-    """Return `decode.py`, `generate.py` and what they need; none where the model has no KV cache."""
-    return [text_artifact(name, text) for name, text in sampling_files(program).items()]
+def project_artifacts(program: Program) -> list[Artifact]:
+    """Return the files of the project, the model last (NoTraining where there is nothing to train)."""
+    from cgc_torch.project import project_files
+    from cgc_torch.project.run import planned
+
+    made = planned(program)
+    beside = [text_artifact(name, text) for name, text in project_files(program, made).items()]
+    return [*beside, model_artifact(made.program)]
 
 
 def weights_artifact(program: Program, weights: Arrays) -> Artifact:
