@@ -52,7 +52,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The result as a product `F.linear(hidden, weight)` that need not be made: hidden [..., width], weight [n, width]."""
+    """The result as a product that need not be made, `F.linear(hidden, weight)`: hidden [..., k], weight [n, k]."""
 
     hidden: Expr
     weight: Expr
@@ -172,7 +172,8 @@ class _Writer:
         if not isinstance(node.op, Dot) or len(node.op.over) != 1:
             return None
         (over,), (x, matrix) = node.op.over, node.inputs
-        if x.type.names[-1] != over or len(matrix.type.dims) != 2 or set(x.type.names) & set(matrix.type.names) != {over}:
+        shared = set(x.type.names) & set(matrix.type.names)
+        if x.type.names[-1] != over or len(matrix.type.dims) != 2 or shared != {over}:
             return None
         weight = self._tensor(matrix)
         return Head(self._tensor(x), weight if matrix.type.names[1] == over else weight.method("mT"))

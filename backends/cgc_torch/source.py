@@ -215,7 +215,7 @@ class _UnitWriter:
         return lines
 
     def _loss(self) -> list[tuple[int, str]]:
-        """Return the statements that return the logits, or the loss where there are targets, and how deep they stand."""
+        """Return the statements that return logits, or the loss where there are targets, and how deep they stand."""
         head = self._code.head
         if head is not None:
             loss = call("linear_cross_entropy", head.hidden, head.weight, TARGETS)

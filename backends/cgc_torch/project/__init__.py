@@ -7,10 +7,9 @@ the model is a file in `templates/`.
 from __future__ import annotations
 
 from cgc.program import Program
-from cgc.target import Artifact
 from cgc_torch.project.run import Planned
-from cgc_torch.project.texts import pyproject_text, readme_text
 from cgc_torch.project.template import template
+from cgc_torch.project.texts import pyproject_text, readme_text
 from cgc_torch.project.training import train_text
 
 __all__ = ["SAME_FOR_ALL", "project_files"]
