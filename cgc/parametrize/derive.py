@@ -122,11 +122,7 @@ class Derivation:
         self._scaled = scaled
         self.nodes = list(in_order(graphs[0].body))
         self._copies = range(len(graphs))
-        counts = [0.0] * len(graphs)
-        for branch in uses.branches:
-            for copy in self._copies:
-                counts[copy] += math.prod(loop[copy] for loop in branch.loops)
-        self._branches = tuple(count or 1.0 for count in counts)
+        self._branches = _branch_counts(uses, len(graphs))
 
     # ---- classification
 
@@ -165,7 +161,7 @@ class Derivation:
             "alpha": tuned.alpha,
             "m": 1.0,
             "depth": math.prod(loop[copy] / loop[1] for loop in loops),
-            "branches": self._branches[copy],
+            "branches": self._branches_beside(use)[copy],
         }
         if isinstance(use, Use):
             sizes = use.kept if group in ("embedding", "vector") else use.contracted
@@ -174,6 +170,14 @@ class Derivation:
                 names["size"] = float(use.contracted[copy])
                 names["given"] = use.contracted[copy] ** _power(use.contracted, use.given)
         return names
+
+    def _branches_beside(self, use: Use | Branch | None) -> Numbers:
+        """Return how many branches the stream has that a use writes to; of other uses, the longest stream."""
+        if isinstance(use, Branch):
+            return self._branches[use.stream]
+        streams = [branch.stream for branch in self.uses.branches if use is not None and use.index in branch.writers]
+        counts = [self._branches[stream] for stream in streams or self._branches]
+        return max(counts, default=tuple(1.0 for _ in self._copies))
 
     def _rule(self, group: str) -> Rule | None:
         return self._table.rule(group)
@@ -326,6 +330,16 @@ class Derivation:
         if site.group == "embedding" and len(site.params) == 1:
             return site.params[0], node.location
         return node.path or node.outputs[0].name, node.location
+
+
+def _branch_counts(uses: Uses, copies: int) -> dict[int, Numbers]:
+    """Return how many branches one pass adds to each residual stream, in each copy."""
+    counts: dict[int, Numbers] = {}
+    for branch in uses.branches:
+        before = counts.get(branch.stream, (0.0,) * copies)
+        added = (branch.terms * math.prod(loop[copy] for loop in branch.loops) for copy in range(copies))
+        counts[branch.stream] = tuple(count + more for count, more in zip(before, added, strict=True))
+    return counts
 
 
 def tidy(value: float) -> float:
