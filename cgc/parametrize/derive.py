@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from cgc.diagnostics import Label
 from cgc.elaborate.tables import evaluate
+from cgc.elaborate.values import Fault
 from cgc.ir.graph import Graph, Init, Location, Param
 from cgc.parametrize.uses import Branch, Numbers, Sizes, Use, Uses, in_order
 from cgc.program import Mup, Optimizer, Rule, Setting, Table, Train
@@ -191,14 +193,25 @@ class Derivation:
         line = self._line(group, name)
         if line is None:
             return tuple(plain for _ in self._copies)
-        return tuple(tidy(evaluate(line.value, self._names(group, use, copy, tuned))) for copy in self._copies)
+        return tuple(self._computed(line, group, use, copy, tuned) for copy in self._copies)
 
-    def _why(self, group: str, name: str, use: Use | Branch | None) -> str:
-        """Return the rule for a quantity with the numbers that stand in it."""
+    def _computed(self, line: RuleLine, group: str, use: Use | Branch | None, copy: int, tuned: Tuned) -> float:
+        """Return what a line of the table comes to in one copy (Fault where no such number can be)."""
+        name = line.name.text
+        value = tidy(evaluate(line.value, self._names(group, use, copy, tuned)))
+        if name == "multiply" or value > 0 or (name != "init" and value == 0):
+            return value
+        message = f"`{name}` of the class `{group}` comes to {value:g}"
+        least = "above 0" if name == "init" else "at least 0"
+        hint = f"it is {least} at the base sizes and at all larger ones; here {self._why(group, name, use, copy)}"
+        raise Fault("CG0410", message, Label(line.value.location), hint=hint)
+
+    def _why(self, group: str, name: str, use: Use | Branch | None, copy: int = 0) -> str:
+        """Return the rule for a quantity with the numbers that stand in it, in one copy."""
         line = self._line(group, name)
         if line is None:
             return ""
-        names = self._names(group, use, 0, self._tuned)
+        names = self._names(group, use, copy, self._tuned)
         text = expression_text(line.value)
         shown = [key for key in ("m", "depth", "branches", "size", "alpha") if key in _words(text) and key in names]
         values = ", ".join(f"{key} = {names[key]:g}" for key in shown)
