@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,7 +12,7 @@ import click
 from cgc.cli_cost import cost
 from cgc.cli_experiments import coordcheck, sweep
 from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
-from cgc.diagnostics import InputError
+from cgc.diagnostics import Diagnostic, InputError
 from cgc.driver import Timings, UsageError, parse_overrides
 from cgc.version import VERSION
 
@@ -30,6 +31,10 @@ class Cgc(click.Group):
             _fail(error, bool(ctx.meta.get(JSON)))
         except UsageError as error:
             raise click.UsageError(str(error)) from error
+        except MemoryError as error:
+            text = f"there is not enough memory: {error or 'it is used up'}"
+            fault = Diagnostic("CG0007", text, (), "make the model smaller, as in `--set layers=2`")
+            _fail(InputError([fault]), bool(ctx.meta.get(JSON)))
 
 
 def _fail(error: InputError, as_json: bool) -> NoReturn:
@@ -85,11 +90,16 @@ def check(
     from cgc.driver import select
     from cgc.show import summary_data, summary_text
 
-    if scaling:
-        _check_scaling(load_for_scaling(file, settings, model), file, as_json)
-        return
+    if scaling and dump_after:
+        raise UsageError("give `--scaling` or `--dump-after`, not both")
     clock = Timings()
-    checked = run(file, parse_overrides(settings), clock)
+    checked = run(file, parse_overrides(settings), clock, "none" if scaling else "all")
+    if scaling:
+        _report(clock, timings)
+        _check_scaling(select(checked, file, model), as_json, checked.sources)
+        return
+    if model is not None:
+        checked = replace(checked, programs=(select(checked, file, model),))
     if dump_after:
         _dump(select(checked, file, model), dump_after)
     elif as_json == "json":
@@ -108,14 +118,13 @@ def check(
     _report(clock, timings)
 
 
-def _check_scaling(program: Program, file: str, as_json: str) -> None:
-    from cgc.driver import check as run
+def _check_scaling(program: Program, as_json: str, sources: dict[str, str]) -> None:
     from cgc.parametrize.model import scaling_check
     from cgc.show_scaling import scaling_data, scaling_table
 
     found = scaling_check(program)
     if found is None:
-        raise UsageError(f"--scaling: {file} has no `mup` item that says what grows")
+        raise UsageError(f"--scaling: {program.file} has no `mup` item that says what grows")
     faults = found.diagnostics()
     if as_json == "json":
         listed = [diagnostic.to_json() for diagnostic in faults]
@@ -123,22 +132,27 @@ def _check_scaling(program: Program, file: str, as_json: str) -> None:
         sys.exit(1 if faults else 0)
     print_rich(scaling_table(program, found))
     if faults:
-        run(file)
+        raise InputError(faults, sources)
 
 
 @main.command()
 @options(
     click.argument("files", type=click.Path(), nargs=-1, required=True),
     click.option("--check", "only_check", is_flag=True, help="Change nothing; exit with 1 if something would change."),
+    FORMAT,
 )
-def fmt(files: tuple[str, ...], only_check: bool) -> None:
+def fmt(files: tuple[str, ...], only_check: bool, as_json: str) -> None:
     """Write FILES in the canonical layout."""
     from cgc.driver import format_source
 
     changed = [file for file in files if format_source(file, write=not only_check)]
-    for file in changed:
-        click.echo(f"would change {file}" if only_check else f"formatted {file}")
-    if only_check and changed:
+    ok = not (only_check and changed)
+    if as_json == "json":
+        print_json({"ok": ok, "would_change" if only_check else "formatted": changed})
+    else:
+        for file in changed:
+            click.echo(f"would change {file}" if only_check else f"formatted {file}")
+    if not ok:
         sys.exit(1)
 
 

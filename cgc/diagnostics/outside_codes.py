@@ -25,15 +25,20 @@ OUTSIDE: dict[str, Code] = {
         "The folder does not exist and cannot be made, is not writable, or the disk is full. Nothing half-written "
         "is left behind: files get their names once they are complete.",
     ),
+    "CG0005": Code(
+        "A program that is needed is not installed",
+        "Pictures of graphs are laid out by graphviz, whose program `dot` has to be on the PATH. A `.dot` file can "
+        "be written without it.",
+    ),
     "CG0006": Code(
         "A text cannot be trained on",
         "The experiments train small copies of a model on the bytes of a text. The file cannot be read, is too short, "
         "or has a byte outside of the model's vocabulary: a model of bytes has `vocab=256`.",
     ),
-    "CG0005": Code(
-        "A program that is needed is not installed",
-        "Pictures of graphs are laid out by graphviz, whose program `dot` has to be on the PATH. A `.dot` file can "
-        "be written without it.",
+    "CG0007": Code(
+        "There is not enough memory",
+        "The command needs more memory than the machine has: weights, activations or a training step of a model of "
+        "this size. `--set` makes a smaller copy; without weights, `cgc compile` needs little memory for any model.",
     ),
     "CG0601": Code(
         "One sequence does not fit on the wafer",
