@@ -42,12 +42,21 @@ def optimizer_of(program: Program) -> AdamW:
     if chosen is not None and chosen.name != "adamw":
         raise UnknownOptimizer(f"`{program.name}` trains with `{chosen.name}`; a step is made for `adamw`")
     arguments = dict(chosen.arguments) if chosen is not None else {}
-    params = {setting.name: _update(setting) for setting in parametrization_of(program).params}
+    base = program.mup.value("lr") if program.mup is not None else None
+    if base is None and train is not None:
+        base = train.lr
+    params = {setting.name: _update(setting, base) for setting in parametrization_of(program).params}
     beta1, beta2 = arguments.get("beta1", 0.9), arguments.get("beta2", 0.999)
     return AdamW(beta1, beta2, train.clip if train is not None else None, params)
 
 
-def _update(setting: ParamSetting) -> ParamUpdate:
+def _update(setting: ParamSetting, base: float | None) -> ParamUpdate:
+    """Return what is done to a parameter; a rate of its own follows the schedule where there is a base rate.
+
+    So it is in PyTorch, where a schedule multiplies the rates of all parameter groups.
+    """
     eps = 1e-8 if setting.eps is None else setting.eps
-    fixed = setting.lr if "lr" in setting.overridden else None
-    return ParamUpdate(setting.lr_factor, eps, setting.weight_decay or 0.0, fixed)
+    factor, fixed = setting.lr_factor, None
+    if "lr" in setting.overridden and setting.lr is not None:
+        factor, fixed = (setting.lr / base, None) if base else (1.0, setting.lr)
+    return ParamUpdate(factor, eps, setting.weight_decay or 0.0, fixed)

@@ -91,7 +91,9 @@ def test_block(name: str) -> None:
 
 
 def test_every_block_of_the_library_is_covered() -> None:
-    library = "".join((ROOT / f"grammar/std/{file}.cg").read_text() for file in ("nn", "attention", "positions", "loss"))
+    library = "".join(
+        (ROOT / f"grammar/std/{file}.cg").read_text() for file in ("nn", "attention", "positions", "loss")
+    )
     assert set(re.findall(r"^block (\w+)", library, re.M)) <= {re.split(r"[ ,]", name)[0] for name in BODIES}
 
 

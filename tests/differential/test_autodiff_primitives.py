@@ -324,7 +324,9 @@ def test_top_k(name: str) -> None:
 
 
 def test_top_k_of_ties() -> None:
-    check_op(TopK("a", Dim("best", 2)), tensor(BATCH, A), data={"x0": np.array([[1.0, 2, 2, 2], [0] * 4, [3, 1, 3, 1]])})
+    check_op(
+        TopK("a", Dim("best", 2)), tensor(BATCH, A), data={"x0": np.array([[1.0, 2, 2, 2], [0] * 4, [3, 1, 3, 1]])}
+    )
 
 
 PAIR, EACH = Dim("pair", 2), Dim("each", 3)
@@ -413,8 +415,9 @@ def _check_reduced(op: Op, types: tuple[TensorType, ...], kind: str, some: int |
 def test_a_mean_of_more_entries_than_its_type_can_count(dtype: DType) -> None:
     """66,000 is beyond the largest f16: the gradient of a mean over so many is small, not zero or NaN."""
     many = Dim("many", 66_000)
-    graph = with_weighted_loss(trained(build(lambda b, x, _: [b.one(Reduce("mean", ("many",)), x[0])], {
-        "x": tensor(many, dtype=dtype)}).graph))
+    graph = with_weighted_loss(
+        trained(build(lambda b, x, _: [b.one(Reduce("mean", ("many",)), x[0])], {"x": tensor(many, dtype=dtype)}).graph)
+    )
     arrays = samples(graph, {}, 0) | {"weight.0": np.asarray(2.0)}
     expected = autograd(graph, arrays, {}, double=False)["grad.x"]
     assert expected[0] > 0
