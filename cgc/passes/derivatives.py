@@ -145,11 +145,11 @@ def _indexed(emit: Emitter, op: Gather | Scatter | TopK, g: Value, node: Node) -
             return [emit.one(Gather(dim.name), emit.widened(g, (dim,)), node.inputs[1]), None]
         case TopK(dim, into):
             g, index = emit.widened(g, out.dims), node.outputs[1]
-            over = into.name
-            if over == dim:
-                over = spare_name(dim, out.names)
-                g, index = emit.one(Rename(((dim, over),)), g), emit.one(Rename(((dim, over),)), index)
-            return [emit.one(Scatter(node.inputs[0].type.dim(dim), (over,)), g, index)]
+            name = into.name
+            if name == dim:
+                name = spare_name(dim, out.names)
+                g, index = emit.one(Rename(((dim, name),)), g), emit.one(Rename(((dim, name),)), index)
+            return [emit.one(Scatter(node.inputs[0].type.dim(dim), (name,)), g, index)]
 
 
 def _reshaped(emit: Emitter, op: Rename | Transpose | Split | Merge | Slice, g: Value, node: Node) -> Value:

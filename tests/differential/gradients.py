@@ -12,7 +12,7 @@ from torch_meaning import DTYPES, run
 
 from cgc.interpret import interpret
 from cgc.ir.builder import Builder
-from cgc.ir.dims import evaluate
+from cgc.ir.dims import Dim, evaluate, symbol
 from cgc.ir.graph import Graph, Init, Param, Region, Value, walk
 from cgc.ir.ops import Binary, Cast, Reduce, Repeat
 from cgc.ir.read import parse_graph
@@ -32,8 +32,14 @@ SMALLEST = 1e-3
 
 
 def trained(graph: Graph) -> Graph:
-    """Return `graph` with its float inputs as parameters, so that all of them have a gradient."""
+    """Return `graph` with its float inputs as parameters, so that all of them have a gradient.
+
+    For each free size there is one more input that tells it, of no other use.
+    """
+    names = names_of(graph)
+    told = [Dim(known.name, symbol(known.name)) for known in graph.symbols]
     given = [value for value in graph.inputs if not is_float(value.type.dtype)]
+    given += [Value(names.exact(f"size.{dim.name}"), TensorType((dim,), "bool")) for dim in told]
     floats = [value for value in graph.inputs if is_float(value.type.dtype)]
     params = (*(Param(value, Init("normal", std=1.0)) for value in floats), *graph.params)
     arguments = (*given, *(param.value for param in params))

@@ -66,7 +66,9 @@ BODIES = {
     "activate": 'output y = activate(x, kind="gelu") + activate(x, kind="silu") * activate(x, kind="relu")',
     "causal": f"{QKV}\n    output y = exp(causal(dot(q, k, over head), seq, key))",
     "attend": f"{QKV}\n    output y = attend(q, k, v, over head, seq -> key)",
-    "attend_with_bias": f"{QKV}\n    output y = attend_with_bias(q, k, v, alibi(seq, key, heads), over head, seq -> key)",
+    "attend_with_bias": f"""{QKV}
+    bias = alibi(seq, key, heads)
+    output y = attend_with_bias(q, k, v, bias, over head, seq -> key)""",
     "attention": "output y = attention(x, std=0.5, out_std=0.5)",
     "grouped_attention": "output y = grouped_attention(x, std=0.5, out_std=0.5, bias=true)",
     "multi_query_attention": "output y = multi_query_attention(x, std=0.5, out_std=0.5)",
@@ -149,7 +151,7 @@ def by_autograd(program: Program, weights: Mapping[str, Array], inputs: Mapping[
 
 
 def check_model(program: Program) -> None:
-    """Check a model against `torch.autograd` twice: through its graph, and through the module that is emitted for it."""
+    """Check a model against `torch.autograd` twice: through its graph, and through the module made of it."""
     weights, inputs = random_weights(program), batches(program)
     check(with_loss(program.graph), weights | inputs, SIZES)
     found = interpret(verify(gradient_graph(program.graph)), weights, inputs, np.float64)
