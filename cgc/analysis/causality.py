@@ -16,9 +16,20 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import assert_never
 
-from cgc.analysis.positions import Form, both, bounds, known_sign, negated, scaled, several, sums
+from cgc.analysis.positions import (
+    Form,
+    Forms,
+    binary_forms,
+    both,
+    bounds,
+    known_sign,
+    negated,
+    several,
+    sums,
+    unary_forms,
+)
 from cgc.ir.dims import symbol
-from cgc.ir.graph import Graph, Node, Region, Value
+from cgc.ir.graph import Graph, Node, Region
 from cgc.ir.ops import (
     Binary,
     Call,
@@ -50,21 +61,13 @@ LOW = -1e4
 
 
 @dataclass(frozen=True, slots=True)
-class Lookahead:
-    """A node that may let a token see later ones, and what it does."""
-
-    node: Node
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Fact:
     """What is known of a value: linear forms in positions, of which each entry is one, and its entries in the future.
 
     `future` has them by key axis, where they are all one number (a bool is 0 or 1).
     """
 
-    forms: tuple[Form, ...] | None = None
+    forms: Forms | None = None
     future: dict[str, float] = field(default_factory=dict)
 
     def at(self, axis: str) -> float | None:
@@ -83,9 +86,15 @@ class _Fact:
 _UNKNOWN = _Fact()
 
 
-def lookahead(graph: Graph, tokens: str) -> Lookahead | None:
-    """Return the first node of a graph without functions where a token may see later ones along `tokens`."""
+def lookahead(graph: Graph, tokens: str) -> str | None:
+    """Return where a graph without functions may let a token see later ones along `tokens`, and how, in words.
+
+    Beside attention without a causal mask, this is all that works along `tokens` itself, or makes other dimensions of
+    their number.
+    """
     watch = _Watch(tokens)
+    for value in graph.inputs:
+        watch.sizes(f"the input `{value.name}`", value.type, allowed=False)
     watch.region(graph.body, [_UNKNOWN for _ in graph.body.arguments])
     return watch.found[0] if watch.found else None
 
@@ -93,7 +102,7 @@ def lookahead(graph: Graph, tokens: str) -> Lookahead | None:
 class _Watch:
     def __init__(self, tokens: str) -> None:
         self._tokens = tokens
-        self.found: list[Lookahead] = []
+        self.found: list[str] = []
 
     def region(self, region: Region, arguments: Sequence[_Fact]) -> list[_Fact]:
         """Return what is known of a region's results, from what is known of its arguments."""
@@ -112,9 +121,38 @@ class _Watch:
         return self._axes(type) if type.has(self._tokens) else []
 
     def _blame(self, node: Node, what: str) -> None:
-        self.found.append(Lookahead(node, what))
+        self.found.append(f"`{node.path or node.outputs[0].name}` {what}")
+
+    def sizes(self, what: str, type: TensorType, allowed: bool = True) -> None:
+        """Blame a value that has dimensions made of the number of tokens, but for key axes if they are allowed."""
+        for dim in type.dims:
+            made = not isinstance(dim.size, int) and self._tokens in dim.size.symbols()
+            if made and dim.name != self._tokens and not (allowed and dim.size == symbol(self._tokens)):
+                self.found.append(f"{what} has the dimension `{dim}`, which depends on the number of tokens")
+            elif made and dim.size != symbol(self._tokens):
+                self.found.append(f"{what} has some of the tokens only along `{self._tokens}`")
+
+    def _tokens_alone(self, node: Node) -> None:
+        """Blame a node that works along the tokens' own dimension: of new tokens, it would see these only."""
+        match node.op:
+            case Dot(over) | Reduce(over=over) | Merge(dims=over) | Concat(dims=over) | Scatter(over=over):
+                along = self._tokens in over
+            case Scan(over) | Slice(dim=over) | Split(dim=over) | TopK(dim=over) | Gather(dim=over):
+                along = over == self._tokens
+            case Rename(names):
+                along = False
+                renamed = any(old == self._tokens for old, _ in names)
+                for axis in self._pairs(node.inputs[0].type) if renamed else ():
+                    self._blame(node, f"would be kept with `{axis}`, which grows with every token")
+            case _:
+                along = False
+        if along:
+            self._blame(node, f"works along `{self._tokens}`; only what is renamed from it can be kept")
 
     def _node(self, node: Node, facts: list[_Fact]) -> list[_Fact]:
+        self._tokens_alone(node)
+        for output in node.outputs if not isinstance(node.op, Repeat) else ():
+            self.sizes(f"`{node.path or output.name}`", output.type)
         match node.op:
             case Repeat() as op:
                 return self._repeat(op, facts)
@@ -162,7 +200,7 @@ class _Watch:
             case Unary(kind):
                 (x,) = facts
                 future = {axis: _unary(kind, x.at(axis)) for axis in axes}
-                return _Fact(_unary_forms(kind, x.forms), _numbers(future))
+                return _Fact(unary_forms(kind, x.forms), _numbers(future))
             case Cast(dtype):
                 (x,) = facts
                 cut = (lambda a: float(bool(a))) if dtype == "bool" else (lambda a: a)
@@ -186,7 +224,7 @@ class _Watch:
             if future[axis] is None and a.forms is not None and b.forms is not None:
                 gaps = both(a.forms, negated(b.forms), sums)
                 future[axis] = known_sign(op.kind, [bounds(gap, self._tokens, axis, out) for gap in gaps])
-        return _Fact(_binary_forms(op.kind, a.forms, b.forms), _numbers(future))
+        return _Fact(binary_forms(op.kind, a.forms, b.forms), _numbers(future))
 
     # ---- what works along dimensions
 
@@ -289,7 +327,7 @@ def _without(fact: _Fact, dim: str) -> _Fact:
     return _Fact(_free_of(fact.forms, (dim,)), fact.future)
 
 
-def _free_of(forms: tuple[Form, ...] | None, dims: Sequence[str]) -> tuple[Form, ...] | None:
+def _free_of(forms: Forms | None, dims: Sequence[str]) -> Forms | None:
     """Return the forms if none of them speaks of these dimensions."""
     if forms is None or any(name in dims for form in forms for name, _ in form.slopes):
         return None
@@ -331,38 +369,6 @@ def _unary(kind: UnaryKind, x: float | None) -> float | None:
             return math.exp(min(x, 700.0))
         case "sin" | "tanh" | "erf" | "sqrt" if x == 0:
             return 0.0
-        case _:
-            return None
-
-
-def _unary_forms(kind: UnaryKind, forms: tuple[Form, ...] | None) -> tuple[Form, ...] | None:
-    if forms is None:
-        return None
-    match kind:
-        case "neg":
-            return negated(forms)
-        case "abs":
-            return several((*forms, *negated(forms)))
-        case "floor" if all(form.whole for form in forms):
-            return forms
-        case _:
-            return None
-
-
-def _binary_forms(kind: str, a: tuple[Form, ...] | None, b: tuple[Form, ...] | None) -> tuple[Form, ...] | None:
-    if a is None or b is None:
-        return None
-    match kind:
-        case "add":
-            return both(a, b, sums)
-        case "sub":
-            return both(a, negated(b), sums)
-        case "max" | "min":
-            return several((*a, *b))
-        case "mul":
-            return scaled(a, b) or scaled(b, a)
-        case "div" if len(b) == 1 and not b[0].slopes and b[0].start:
-            return scaled(a, (Form((), 1 / b[0].start),))
         case _:
             return None
 
@@ -424,10 +430,3 @@ def _computed(kind: str, a: float, b: float) -> float | None:
             return float(bool(a) or bool(b))
         case _:
             return None
-
-
-def described(found: Lookahead) -> str:
-    """Return where a token may see later ones, and how, in words."""
-    node: Node = found.node
-    value: Value = node.outputs[0]
-    return f"`{node.path or value.name}` {found.what}"

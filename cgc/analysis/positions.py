@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from cgc.ir.ops import BinaryKind, UnaryKind
 from cgc.ir.types import TensorType
 
 MOST = 8
@@ -68,6 +69,40 @@ def several(forms: Iterable[Form]) -> Forms | None:
 def both(a: Forms, b: Forms, combine: Callable[[Form, Form], Form]) -> Forms:
     """Return all combinations of a form of `a` and one of `b`."""
     return tuple(dict.fromkeys(combine(x, y) for x in a for y in b))
+
+
+def unary_forms(kind: UnaryKind, forms: Forms | None) -> Forms | None:
+    """Return the forms of `kind(x)`; None where they are none."""
+    if forms is None:
+        return None
+    match kind:
+        case "neg":
+            return negated(forms)
+        case "abs":
+            return several((*forms, *negated(forms)))
+        case "floor" if all(form.whole for form in forms):
+            return forms
+        case _:
+            return None
+
+
+def binary_forms(kind: BinaryKind, a: Forms | None, b: Forms | None) -> Forms | None:
+    """Return the forms of `a kind b`; None where they are none."""
+    if a is None or b is None:
+        return None
+    match kind:
+        case "add":
+            return both(a, b, sums)
+        case "sub":
+            return both(a, negated(b), sums)
+        case "max" | "min":
+            return several((*a, *b))
+        case "mul":
+            return scaled(a, b) or scaled(b, a)
+        case "div" if len(b) == 1 and not b[0].slopes and b[0].start:
+            return scaled(a, (Form((), 1 / b[0].start),))
+        case _:
+            return None
 
 
 def bounds(form: Form, tokens: str, key: str, type: TensorType) -> tuple[float, float]:

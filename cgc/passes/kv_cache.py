@@ -19,18 +19,18 @@ After, with `seq` new tokens behind `past` known ones:
     output present.k = %k_2
 
 One graph serves both: with no past it is the prefill, with one new token a step of decoding. A cache inside a loop
-is stacked: each turn reads its slice, and the loop collects the new ones. Functions are inlined. A model is refused
-unless it is seen to be causal (`cgc.analysis.causality`): if what it makes of a token depended on later ones, what was
-kept would be out of date.
+is stacked: each turn reads its slice, and the loop collects the new ones. Functions are inlined. The model has to be
+causal: what it makes of a token must not depend on later ones, or what was kept would be out of date. A model that is
+not seen to be (`cgc.analysis.causality`) is refused.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from cgc.analysis.causality import described, lookahead
+from cgc.analysis.causality import lookahead
 from cgc.ir.builder import Builder, Names
-from cgc.ir.dims import Dim, Size, add, substitute, symbol
+from cgc.ir.dims import Dim, Size, add, symbol
 from cgc.ir.graph import Graph, Node, Region, Symbol, Value, walk
 from cgc.ir.ops import (
     Concat,
@@ -43,13 +43,11 @@ from cgc.ir.ops import (
     Rename,
     Repeat,
     Scan,
-    Scatter,
     Slice,
     Split,
     TopK,
     opcode,
 )
-from cgc.ir.rules import RuleViolation
 from cgc.ir.types import TensorType
 from cgc.passes.inline import inline
 
@@ -86,18 +84,17 @@ def with_kv_cache(graph: Graph, tokens: str = "") -> Cached:
         NoCache: no value is renamed from that dimension, or one depends on it in a way that a cache cannot serve, or
             what the model makes of a token is not seen to be independent of later ones.
     """
-    graph = inline(graph)
-    tokens = tokens or _tokens_of(graph)
+    whole = inline(graph)
+    tokens = tokens or tokens_of(whole)
     if tokens not in {known.name for known in graph.symbols}:
         raise NoCache(f"the model has no dimension `{tokens}` that is free until it runs")
-    cached = _Pass(graph, tokens).run()
-    found = lookahead(graph, tokens)
+    found = lookahead(whole, tokens)
     if found is not None:
-        raise NoCache(f"{described(found)}: what is kept of a token must not depend on those after it")
-    return cached
+        raise NoCache(found)
+    return _Pass(whole, tokens).run()
 
 
-def _tokens_of(graph: Graph) -> str:
+def tokens_of(graph: Graph) -> str:
     """Return the free dimension that something is renamed from, `seq` where that is one of several or there is none."""
     free = {known.name for known in graph.symbols}
     found: set[str] = set()
@@ -150,9 +147,6 @@ class _Pass:
         graph = self._graph
         if PAST in {known.name for known in graph.symbols}:
             raise NoCache(f"the model has a free dimension `{PAST}` of its own")
-        for value in graph.inputs:
-            if self._expected(value.type) != value.type:
-                raise NoCache(f"the input `{value.name}` has a dimension of as many entries as there are tokens")
         self._names.reserve({value.name for value in graph.body.arguments})
         scope = _Scope(Builder(self._names, graph.function), {value.name: value for value in graph.body.arguments})
         self._nodes(graph.body, scope)
@@ -181,42 +175,19 @@ class _Pass:
                     self._repeat(node, op, scope)
                 case Rename(names) if any(old == self._tokens for old, _ in names):
                     self._cache(node, names, scope)
+                case Position(dim) if dim.name != self._tokens and dim.size == symbol(self._tokens):
+                    self._add(node, Position(Dim(dim.name, self._total)), scope)
                 case Position(dim) if dim.name == self._tokens:
                     self._positions(node, scope)
                 case _:
                     self._check(node)
-                    self._add(node, self._widened(node.op), scope)
-
-    # ---- sizes: along the tokens there are the new ones, along all other dimensions made of them the past ones too
-
-    def _size(self, size: Size) -> Size:
-        return substitute(size, {self._tokens: self._total})
-
-    def _dim(self, dim: Dim) -> Dim:
-        return dim if dim.name == self._tokens else Dim(dim.name, self._size(dim.size))
-
-    def _expected(self, type: TensorType) -> TensorType:
-        return type.with_dims(tuple(self._dim(dim) for dim in type.dims))
-
-    def _widened(self, op: Op) -> Op:
-        """Return an op that makes dimensions, with those of the whole sequence."""
-        match op:
-            case Position(dim) | Scatter(dim=dim):
-                return replace(op, dim=self._dim(dim))
-            case Split(into=into):
-                return replace(op, into=tuple(self._dim(dim) for dim in into))
-            case Slice(start=start, into=into):
-                return replace(op, start=self._size(start), into=self._dim(into))
-            case TopK(into=into):
-                return replace(op, into=self._dim(into))
-            case _:
-                return op
+                    self._add(node, node.op, scope)
 
     def _check(self, node: Node) -> None:
         """Refuse what looks along the tokens: it would see the new ones only."""
         match node.op:
-            case Dot(over) | Reduce(over=over) | Scatter(over=over):
-                along = self._tokens in over
+            case Dot(over) | Reduce(over=over):
+                along = self._tokens in over and any(value.type.has(self._tokens) for value in node.inputs)
             case Scan(over) | Slice(dim=over) | Split(dim=over) | TopK(dim=over) | Gather(dim=over):
                 along = over == self._tokens
             case Merge(dims=over) | Concat(dims=over):
@@ -224,19 +195,13 @@ class _Pass:
             case _:
                 along = False
         if along:
-            what = f"works along `{self._tokens}`; only what is renamed from it can be kept"
-            raise NoCache(f"{_what(node)} {what}")
+            what = f"`{node.path}`" if node.path else f"a {opcode(node.op)}"
+            raise NoCache(f"{what} works along `{self._tokens}`; only what is renamed from it can be kept")
 
     def _add(self, node: Node, op: Op, scope: _Scope) -> None:
         inputs = tuple(scope.values[value.name] for value in node.inputs)
         wish = node.outputs[0].name
-        try:
-            outputs = scope.builder.add(op, *inputs, wish=wish, path=node.path, location=node.location)
-        except RuleViolation as violation:
-            raise NoCache(f"{_what(node)} has no meaning for new tokens alone: {violation}") from violation
-        for old, new in zip(node.outputs, outputs, strict=True):
-            if new.type.dims != self._expected(old.type).dims:
-                raise NoCache(f"{_what(node)} mixes new tokens with all of them: {new.type}")
+        outputs = scope.builder.add(op, *inputs, wish=wish, path=node.path, location=node.location)
         scope.values.update({old.name: new for old, new in zip(node.outputs, outputs, strict=True)})
 
     def _positions(self, node: Node, scope: _Scope) -> None:
@@ -255,9 +220,6 @@ class _Pass:
         renamed = Rename(((self._tokens, self._new.name), *others))
         new = builder.one(renamed, x, wish="rename", path=path, location=location)
         dims = tuple(self._past if dim.name == self._new.name else dim for dim in new.type.dims)
-        known = [dim for dim in x.type.dims if dim.name != self._tokens and self._past.size in _symbols(dim)]
-        if known:
-            raise NoCache(f"{_what(node)} would be kept with `{known[0].name}`, which grows with every token")
         name = node.path or node.output.name
         wish = "past" if self._inside else f"past.{name}"
         past = builder.value(wish, TensorType(dims, new.type.dtype))
@@ -290,10 +252,7 @@ class _Pass:
         ]
         inputs = (*(scope.values[value.name] for value in node.inputs), *stacked)
         wish = node.outputs[0].name
-        try:
-            outputs = scope.builder.add(loop, *inputs, wish=wish, path=node.path, location=node.location)
-        except RuleViolation as violation:
-            raise NoCache(f"{_what(node)} has no meaning for new tokens alone: {violation}") from violation
+        outputs = scope.builder.add(loop, *inputs, wish=wish, path=node.path, location=node.location)
         scope.values.update({old.name: new for old, new in zip(node.outputs, outputs, strict=False)})
         for found, past, present in zip(inner.found, stacked, outputs[len(node.outputs) :], strict=True):
             scope.found.append(_Found(found.path, past, present))
@@ -305,14 +264,6 @@ class _Pass:
             type_ = scope.values[value.name].type
             types.append(type_ if at < op.carried + op.shared else type_.with_dims(type_.dims[1:]))
         return types
-
-
-def _what(node: Node) -> str:
-    return f"`{node.path}`" if node.path else f"a {opcode(node.op)}"
-
-
-def _symbols(dim: Dim) -> set[Size]:
-    return set() if isinstance(dim.size, int) else {symbol(name) for name in dim.size.symbols()}
 
 
 def _cache_of(found: _Found) -> Cache:

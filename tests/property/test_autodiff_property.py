@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cg_programs import programs
-from hypothesis import HealthCheck, Phase, assume, event, given, note, settings
+from hypothesis import HealthCheck, assume, event, given, note, settings
 from program_frames import FREE
 
 from cgc.elaborate.files import elaborate_file
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "differential"))
 from gradients import autograd, check, derived, samples, trained, with_weighted_loss
 
 Array = np.ndarray[Any, Any]
-COMMON = settings(phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 
 
 def graph_of(text: str) -> Graph:
@@ -122,7 +122,7 @@ def check_cache(text: str) -> None:
                 np.testing.assert_allclose(found[-1][name], whole[name], rtol=1e-7, atol=1e-7)
 
 
-@settings(COMMON, max_examples=60, derandomize=True)
+@settings(COMMON, max_examples=25, derandomize=True)
 @given(programs())
 def test_random_programs_with_a_cache_decode_to_the_same(text: str) -> None:
     check_cache(text)

@@ -10,6 +10,8 @@ import pytest
 
 import cgc
 from cgc.analysis.causality import lookahead
+from cgc.decoding import decoding
+from cgc.diagnostics import InputError
 from cgc.elaborate.files import elaborate_file
 from cgc.interpret import interpret
 from cgc.ir.graph import Graph
@@ -188,5 +190,14 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_keys_that_are_moved_about(name: str) -> None:
-    with pytest.raises(NoCache, match=r"works along|mixes"):
+    with pytest.raises(NoCache, match=r"works along|depends on"):
         with_kv_cache(graph_of(WRONG[name]))
+
+
+def test_the_diagnostic_of_a_model_that_sees_the_future() -> None:
+    text = ATTENTION.replace("BODY", BLIND["no mask"])
+    (program,) = elaborate_file(text, "m.cg").programs
+    with pytest.raises(InputError) as caught:
+        decoding(program)
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == "CG0804" and "later tokens are not masked out" in diagnostic.message
