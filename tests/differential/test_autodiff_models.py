@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from cgc_torch.live import to_torch
 from cgc_torch.weights import from_state, to_state
-from gradients import Array, check, compare, samples, trained, with_weighted_loss
+from gradients import Array, autograd, check, compare, samples, trained, with_weighted_loss
 from torch.nn.functional import cross_entropy
 
 from cgc.analysis.memory import memory
@@ -167,6 +168,56 @@ def test_family(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_example(name: str) -> None:
     check_model(load_program(str(EXAMPLES / name), SMALL | MORE.get(name, {})))
+
+
+EXPERTS = """
+model mixture(vocab = 13, context = 8, layers = 2, inner = 2, width = 8, heads = 2, experts = 4, ffn = 6) {
+    dim head = width / heads
+    dim chosen = 2
+    input tokens[batch, seq <= context] : id of vocab
+    input answers[batch, seq] : id of vocab
+    param wte[vocab, width] ~ normal(std=0.5)
+    x = wte[tokens]
+    total = mean(x, over width)
+    repeat layers as outer {
+        repeat inner as h {
+            x = x + biased(layer_norm(x, over width))
+            total = total + mean(x, over width)
+        }
+        x = x + route(rms_norm(x, over width))
+    }
+    output logits = dot(layer_norm(x, over width), wte, over width)
+    output loss = cross_entropy(logits, answers) + 0.01 * mean(total * total, over batch seq)
+}
+
+block biased(x[batch, seq, width]) {
+    q = linear(x, width -> heads head, std=0.5)
+    k = linear(x, width -> head, std=0.5) as [seq -> key]
+    return linear(attend_with_bias(q, k, k, alibi(seq, key, heads), over head, seq -> key), heads head -> width)
+}
+
+block route(x[batch, seq, width]) {
+    param up[experts, width, ffn] ~ normal(std=0.5)
+    param down[experts, ffn, width] ~ normal(std=0.5)
+    gate, which = top_k(linear(x, width -> experts, bias=false, std=0.5), experts -> chosen)
+    hidden = silu(dot(x, up[which], over width))
+    return dot(softmax(gate, over chosen), dot(hidden, down[which], over ffn), over chosen)
+}
+"""
+
+
+def test_a_model_with_a_loss_of_its_own() -> None:
+    """Experts by the largest scores, loops in loops, several outputs: the one number among them is the loss."""
+    (program,) = elaborate_file(EXPERTS, "m.cg").programs
+    whole = gradient_graph(program.graph)
+    assert whole.outputs[0] == "loss" and [value.name for value in whole.inputs] == ["tokens", "answers"]
+    arrays = samples(program.graph, SIZES, 0)
+    last = program.graph.body.results[1]
+    loss = replace(program.graph, outputs=("loss",), body=replace(program.graph.body, results=(last,)))
+    check(loss, arrays, SIZES)
+    for recompute in (False, True):
+        found = interpret(gradient_graph(program.graph, recompute), arrays, arrays, np.float64)
+        compare(autograd(loss, arrays, SIZES), found, f"{recompute=}")
 
 
 def test_a_loss_needs_tokens_and_logits() -> None:
