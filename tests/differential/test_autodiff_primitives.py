@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from gradients import Arrays, autograd, check, derived, samples, trained, with_weighted_loss
+from gradients import Arrays, autograd, check, compare, derived, samples, trained, with_weighted_loss
 from onnx_programs import BATCH, KEY, SEQ, build, tensor
 from test_onnx_primitives import CASES
 from torch_meaning import run
@@ -422,6 +422,33 @@ def test_a_mean_of_more_entries_than_its_type_can_count(dtype: DType) -> None:
     expected = autograd(graph, arrays, {}, double=False)["grad.x"]
     assert expected[0] > 0
     np.testing.assert_allclose(as_typed(derived(graph), arrays)["grad.x"], expected, rtol=1e-2)
+
+
+TYPED: dict[str, tuple[Op, tuple[tuple[Dim, ...], ...]]] = {
+    **{kind: (Unary(kind), ((BATCH, A),)) for kind in UNARY_FLOATS if kind != "floor"},
+    **{kind: (Binary(kind), ((BATCH, A), (A,))) for kind in ARITHMETIC},
+    **{f"reduce {kind}": (Reduce(kind, ("a",)), ((BATCH, A),)) for kind in REDUCE_KINDS},
+    "dot": (Dot(("a",)), ((BATCH, A), (A, B))),
+    "scan": (Scan("a"), ((BATCH, A),)),
+    "top_k": (TopK("a", Dim("best", 2)), ((BATCH, A),)),
+    "concat": (Concat(("a", "a"), "both"), ((BATCH, A), (BATCH, A))),
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("f32", 1e-5), ("f16", 1e-2), ("bf16", 8e-2)])
+def test_in_its_own_precision(name: str, dtype: DType, tolerance: float) -> None:
+    """As a target would run it, every value in the type that it is declared with."""
+    op, operands = TYPED[name]
+    graph = with_weighted_loss(trained(applied(op, *(tensor(*dims, dtype=dtype) for dims in operands))))
+    arrays = samples(graph, SIZES, 1)
+    rng = np.random.default_rng(3)
+    for place, param in enumerate(graph.params):
+        # Far from each other's multiples, and from ties that rounding makes.
+        arrays[param.name] = rng.permutation(arrays[param.name].size).reshape(arrays[param.name].shape) * 0.25
+        arrays[param.name] = arrays[param.name] * 0.37**place + 0.6
+    expected = autograd(graph, arrays, SIZES, double=False)
+    compare(expected, as_typed(derived(graph), arrays), name, tolerance)
 
 
 def as_typed(graph: Graph, arrays: Arrays) -> dict[str, np.ndarray]:  # type: ignore[type-arg]

@@ -18,7 +18,14 @@ from cgc.program import Program
 from cgc.training import train_step
 
 MODELS = {
-    "gpt2": "use std/gpt2\nmodel m = gpt2(vocab=13, context=8, layers=2, width=8, heads=2)\ntrain {\n    clip = 1.0\n}\n",
+    "gpt2": """
+use std/gpt2
+model m = gpt2(vocab=13, context=8, layers=2, width=8, heads=2)
+
+train {
+    clip = 1.0
+}
+""",
     "llama": "use std/llama\nmodel m = llama(vocab=13, context=8, layers=2, width=8, heads=4, kv_heads=2, ffn=12)\n",
 }
 SIZES = {"batch": 2, "seq": 5}

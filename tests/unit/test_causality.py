@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from cgc.analysis.causality import lookahead
 from cgc.decoding import decoding
 from cgc.diagnostics import InputError
 from cgc.elaborate.files import elaborate_file
-from cgc.interpret import interpret
+from cgc.interpret import BadInput, interpret
 from cgc.ir.graph import Graph
 from cgc.passes.inline import inline
 from cgc.passes.kv_cache import Cached, NoCache, with_kv_cache
+from cgc.passes.unroll import unroll
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -201,3 +203,44 @@ def test_the_diagnostic_of_a_model_that_sees_the_future() -> None:
         decoding(program)
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == "CG0804" and "later tokens are not masked out" in diagnostic.message
+
+
+SMALL = {"layers": 2, "vocab": 11, "context": 9, "width": 16, "heads": 2}
+
+
+@pytest.mark.parametrize("name", ["from_scratch.cg", "tiny.cg", "llama_8b.cg", "cerebras_gpt/111m_mup.cg"])
+@pytest.mark.parametrize("loops", [True, False])
+def test_examples_decode_after_prefills_of_all_lengths(name: str, loops: bool) -> None:
+    """A batch of three, prefills of 1 to 8 tokens, then token by token, up to the last place of the context."""
+    more = {"kv_heads": 1, "ffn": 24} if name.startswith("llama") else {}
+    program = cgc.load(EXAMPLES / name, **SMALL, **more).program
+    made = program.graph if loops else unroll(program.graph)
+    cached = with_kv_cache(made)
+    arrays = {p.name: np.random.default_rng(1).normal(0, 0.3, p.type.shape) for p in made.params}
+    tokens = np.random.default_rng(2).integers(0, 11, (3, 9))
+    whole = interpret(made, arrays, {"tokens": tokens}, np.float64)["logits"]
+    sizes = {"batch": 3, "past": 0}
+    for prefill in range(1, 9):
+        state = {
+            value.name: np.zeros([int(str(sizes.get(str(d.size), d.size))) for d in value.type.dims])
+            for value in cached.graph.inputs[1:]
+        }
+        found: list[Any] = []
+        for start, end in pairwise([0, *range(prefill, 10)]):
+            results = interpret(cached.graph, arrays, {"tokens": tokens[:, start:end], **state}, np.float64)
+            state = {cache.past: results[cache.present] for cache in cached.caches}
+            found.append(results["logits"])
+        np.testing.assert_allclose(np.concatenate(found, axis=1), whole, rtol=1e-9, atol=1e-9)
+
+
+def test_beyond_the_context_is_an_error_and_not_a_wrong_answer() -> None:
+    cached = with_kv_cache(cgc.load(EXAMPLES / "from_scratch.cg", layers=1, context=4, width=12, heads=2).graph)
+    arrays = {p.name: np.zeros(p.type.shape) for p in cached.graph.params}
+    sizes = {"batch": 1, "past": 3}
+    pasts = {
+        v.name: np.zeros([int(str(sizes.get(str(d.size), d.size))) for d in v.type.dims])
+        for v in cached.graph.inputs[1:]
+    }
+    interpret(cached.graph, arrays, {"tokens": np.zeros((1, 1), int), **pasts})
+    with pytest.raises(BadInput):
+        interpret(cached.graph, arrays, {"tokens": np.zeros((1, 2), int), **pasts})
