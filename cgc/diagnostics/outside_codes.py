@@ -140,7 +140,8 @@ OUTSIDE: dict[str, Code] = {
     "CG0804": Code(
         "The model has no KV cache",
         "`--kv-cache` keeps what a model renames from the dimension of its tokens, as it does with keys and values. "
-        "This one renames nothing, or computes along that dimension: a step would need all earlier tokens again.",
+        "This one renames nothing, or computes along that dimension: a step would need all earlier tokens again. Or "
+        "what it makes of a token may depend on later ones, as attention without a causal mask does.",
     ),
     "CG0803": Code(
         "A target cannot express an operation of training",

@@ -20,13 +20,15 @@ After, with `seq` new tokens behind `past` known ones:
 
 One graph serves both: with no past it is the prefill, with one new token a step of decoding. A cache inside a loop
 is stacked: each turn reads its slice, and the loop collects the new ones. Functions are inlined. The model has to be
-causal: what it makes of a token must not depend on later ones, or what was kept would be out of date.
+causal: what it makes of a token must not depend on later ones, or what was kept would be out of date. A model that is
+not seen to be (`cgc.analysis.causality`) is refused.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from cgc.analysis.causality import lookahead
 from cgc.ir.builder import Builder, Names
 from cgc.ir.dims import Dim, Size, add, symbol
 from cgc.ir.graph import Graph, Node, Region, Symbol, Value, walk
@@ -75,15 +77,33 @@ class Cached:
     caches: tuple[Cache, ...]
 
 
-def with_kv_cache(graph: Graph, tokens: str = "seq") -> Cached:
-    """Return `graph` for decoding along the symbol `tokens`.
+def with_kv_cache(graph: Graph, tokens: str = "") -> Cached:
+    """Return `graph` for decoding along the symbol `tokens`; by default the one dimension that keys are renamed from.
 
     Raises:
-        NoCache: no value is renamed from that dimension, or one depends on it in a way that a cache cannot serve.
+        NoCache: no value is renamed from that dimension, or one depends on it in a way that a cache cannot serve, or
+            what the model makes of a token is not seen to be independent of later ones.
     """
+    whole = inline(graph)
+    tokens = tokens or tokens_of(whole)
     if tokens not in {known.name for known in graph.symbols}:
         raise NoCache(f"the model has no dimension `{tokens}` that is free until it runs")
-    return _Pass(inline(graph), tokens).run()
+    found = lookahead(whole, tokens)
+    if found is not None:
+        raise NoCache(found)
+    return _Pass(whole, tokens).run()
+
+
+def tokens_of(graph: Graph) -> str:
+    """Return the free dimension that something is renamed from, `seq` where that is one of several or there is none."""
+    free = {known.name for known in graph.symbols}
+    found: set[str] = set()
+    for node in walk(graph.body):
+        if isinstance(node.op, Rename):
+            renamed = {old for old, _ in node.op.names}
+            found |= {dim.name for dim in node.inputs[0].type.dims if dim.name in renamed and str(dim.size) == dim.name}
+    found &= free
+    return found.pop() if len(found) == 1 else "seq"
 
 
 @dataclass(slots=True)
