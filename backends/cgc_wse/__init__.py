@@ -2,12 +2,12 @@
 
 `flatten` and `kernels` say what each block does, `job` what is run; `resident` and `streaming` are the two ways to run
 it and `mode` chooses; `sizing` and `placement` cut the wafer, `cost` counts cycles; `data`, `report` and `picture` show
-the result. `kernel_cost` times single kernels.
+the result. `kernel_cost` times single kernels, `place` is the placement engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from cgc.target import (
@@ -17,6 +17,9 @@ from cgc.target import (
     DecodeRequest,
     Evaluator,
     KernelRequest,
+    PlaceAnswer,
+    PlaceProgress,
+    PlaceRequest,
     TargetError,
     text_artifact,
 )
@@ -96,6 +99,28 @@ class WaferTarget:
         from cgc_wse.kernel_cost.decode import decode
 
         return decode(program, find_device(program, request.device), request)
+
+    def place(self, request: PlaceRequest, report: Callable[[PlaceProgress], None]) -> PlaceAnswer:
+        """Place the kernels of an ISPD 2020 contest problem.
+
+        Raises:
+            InputError: the problem cannot be read (CG0620 to CG0623).
+            TargetError: it has no solution, or none was found (CG0624); there is no such method (CG0632).
+        """
+        from cgc_wse.place.command import place
+
+        return place(request, report)
+
+    def check_placement(self, problem: str, solution: str) -> PlaceAnswer:
+        """Score a solution of an ISPD 2020 contest problem.
+
+        Raises:
+            InputError: problem or solution cannot be read, or the solution is not legal (CG0620 to CG0631).
+            TargetError: the problem has no solution (CG0624).
+        """
+        from cgc_wse.place.command import check
+
+        return check(problem, solution)
 
 
 TARGET = WaferTarget()
