@@ -29,8 +29,7 @@ INTERRUPTED = 130
     click.option(
         "--time-limit",
         type=click.FloatRange(min=0, min_open=True),
-        help="Seconds for all of it. Without one, or with enough, the search ends by itself and the seed fixes its
-        result.",
+        help="Seconds for all of it. Where it does not cut the search, the seed alone fixes the result.",
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Fixes the random numbers of the search."),
     click.option("--method", default="search", show_default=True, help="search, or shelf: the simple baseline."),

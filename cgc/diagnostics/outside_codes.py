@@ -92,8 +92,7 @@ OUTSIDE: dict[str, Code] = {
     "CG0620": Code(
         "A line of a placement problem cannot be read",
         "Problems of kernels to be placed are in the format of the ISPD 2020 contest: a comment with the figures of "
-        "the "
-        "problem, a line for each kernel (`dblock[5] f=64 h=7 w=7 name='k5'`), and a line for each connection "
+        "the problem, a line for each kernel (`dblock[5] f=64 h=7 w=7 name='k5'`), and a line for each connection "
         "(`dblock[6]:y -> dblock[5]:x`).",
     ),
     "CG0621": Code(
@@ -104,8 +103,7 @@ OUTSIDE: dict[str, Code] = {
     "CG0622": Code(
         "A kernel of a placement problem is wrong",
         "Its kind is unknown, an argument is missing or no whole number, its number or name is taken, or a block "
-        "cannot "
-        "be divided into its convolutions (a block has a multiple of 4 filters, a `cblock` an even number of points).",
+        "cannot be divided into its convolutions (its filters are a multiple of 4, the points of a `cblock` are even).",
     ),
     "CG0623": Code(
         "A connection of a placement problem goes nowhere",
@@ -124,8 +122,7 @@ OUTSIDE: dict[str, Code] = {
     "CG0626": Code(
         "A placement does not have every kernel once",
         "It names a kernel that the problem does not have, one of them twice, or leaves one out. Inputs and outputs "
-        "are "
-        "not placed.",
+        "are not placed.",
     ),
     "CG0627": Code(
         "A placement has other kernels than its problem",
@@ -134,8 +131,7 @@ OUTSIDE: dict[str, Code] = {
     "CG0628": Code(
         "An execution parameter is not legal",
         "Execution parameters say over how many cores points, channels and filters are split: at least 1, and at most "
-        "as "
-        "many as there are.",
+        "as many as there are.",
     ),
     "CG0629": Code(
         "A placed kernel needs more memory than a core has",

@@ -39,7 +39,7 @@ class Bands:
         return Curve(heights, inverted(heights, reach[1]))
 
     def _best(self) -> list[list[tuple[int, int]]]:
-        """Return for each number of bands, and each number of kernels in them: least height, and where the last starts."""
+        """Return, for each number of bands and of kernels in them, the least height and where the last starts."""
         count = len(self.order)
         heights = [self._least_heights(i) for i in range(count)]
         far = self.rows + 1

@@ -1,15 +1,13 @@
 """What no placement can beat: certified lower bounds on the slowest kernel's time and on the score.
 
 time    Within time t a kernel needs at least its smallest rectangle. The least t at which the smallest rectangles of
-all
-        kernels fit on the grid by area, each with its sides, bounds the slowest kernel's time.
+        all kernels fit on the grid by area, each with its sides, bounds the slowest kernel's time.
 wire    Two rectangles that do not overlap are apart along x or along y, so their centres are at least half the sum of
         their shorter sides apart. Long and thin rectangles make this small but need more area than others, and the area
         of all together is the grid's; with a price p ≥ 0 on area (Lagrange),
             wire ≥ sum over kernels of min over rectangles of (degree/2 · shorter side + p · area) - p · grid's area.
 score   Both bounds go together: tick_cost · t + wire_cost · wire(t), at its least over all t. wire(t) never rises with
-t,
-        so for all t from a to b the score is at least tick_cost · a + wire_cost · wire(b).
+        t, so for all t from a to b the score is at least tick_cost · a + wire_cost · wire(b).
 """
 
 from __future__ import annotations

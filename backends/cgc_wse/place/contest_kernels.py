@@ -239,7 +239,7 @@ def _table(convs: tuple[Conv, ...], memory_limit: int, ticks: int, side: int) ->
 
 
 def _rows(convs: tuple[Conv, ...], side: int) -> list[tuple[int, int, int]]:
-    """Return (h', w', c') worth a look. For each h'·w', memory is the same: only the fewest steps over points matter."""
+    """Return (h', w', c') worth a look: of those with the same h'·w', and so memory, the ones with the fewest steps."""
     shapes = {(conv.H, conv.W) for conv in convs}
     highest, widest = min(h for h, _ in shapes), min(w for _, w in shapes)
     by_area: dict[int, list[tuple[tuple[int, ...], int, int]]] = {}

@@ -1,4 +1,4 @@
-"""A slicing tree that is changed in place: leaves are kernels, a cut puts two subtrees side by side or on each other."""
+"""A slicing tree that is changed in place: leaves are kernels, a cut puts two subtrees beside or on each other."""
 
 from __future__ import annotations
 
