@@ -259,7 +259,7 @@ class _Machine:
         size = self._size(op.dim.size)
         if index.size and (index.min() < 0 or index.max() >= size):
             raise BadInput(f"an index is outside 0 … {size - 1} ({op.dim.name})")
-        places = [_spread(index, types[1], types[0])]
+        places = [np.broadcast_to(_spread(index, types[1], types[0]), x.shape)]
         for dim in out.dims[1:]:
             places.append(_spread(np.arange(self._size(dim.size)), TensorType((dim,), "i64"), types[0]))
         result = np.zeros(self._shape(out), x.dtype)

@@ -55,6 +55,10 @@ class Shapes:
             self._scalars[size] = self.writer.one("Squeeze", (vector,), f"{size}.scalar")
         return self._scalars[size]
 
+    def sizes(self, dims: Sequence[Dim]) -> str:
+        """Return the name of an int64 vector of the sizes of `dims`."""
+        return self._joined([self.fixed(dim.size) for dim in dims])
+
     def _symbol(self, name: str) -> str:
         for tensor in self._arguments:
             for axis, dim in enumerate(tensor.dims):
@@ -112,22 +116,23 @@ class Shapes:
             entries.append(size if isinstance(size, int) else 0 if kept else None)
         if None in entries:
             entries[entries.index(None)] = -1
-        known = [entry for entry in entries if entry is not None]
-        if len(known) == len(entries):
-            return self.writer.integers(*known)
+        return self._joined([size if entry is None else entry for entry, size in zip(entries, new, strict=True)])
+
+    def _joined(self, sizes: Sequence[Size]) -> str:
+        """Return the name of an int64 vector; runs of sizes that are known are one constant."""
         parts: list[str] = []
         run: list[int] = []
-        for entry, size in zip(entries, new, strict=True):
-            if entry is not None:
-                run.append(entry)
+        for size in sizes:
+            if isinstance(size, int):
+                run.append(size)
                 continue
             if run:
                 parts.append(self.writer.integers(*run))
             parts.append(self.vector(size))
             run = []
-        if run:
+        if run or not parts:
             parts.append(self.writer.integers(*run))
-        return self.writer.one("Concat", parts, "shape", axis=0)
+        return parts[0] if len(parts) == 1 else self.writer.one("Concat", parts, "shape", axis=0)
 
     def transpose(self, x: Tensor, order: Sequence[str]) -> Tensor:
         """Return `x` with its axes in `order`."""

@@ -84,15 +84,24 @@ class Bands:
         """Return the numbers of bands with which everything fits on the grid."""
         return [bands for bands, row in enumerate(self.best) if bands and row[-1][0] <= self.rows]
 
-    def tree(self, bands: int) -> Nested:
-        """Return the tree with so many bands, which fits."""
+    def _cuts(self, bands: int) -> list[tuple[int, int]]:
         cuts, end = [], len(self.order)
         for count in range(bands, 0, -1):
             start = self.best[count][end][1]
             cuts.append((start, end))
             end = start
+        return cuts[::-1]
+
+    def heights(self, bands: int) -> list[int]:
+        """Return the heights of so many bands, which fit; what is left of the grid is shared out among them."""
+        least = [self.best[i + 1][end][0] - self.best[i][start][0] for i, (start, end) in enumerate(self._cuts(bands))]
+        spare = self.rows - sum(least)
+        return [height + spare * (i + 1) // bands - spare * i // bands for i, height in enumerate(least)]
+
+    def tree(self, bands: int) -> Nested:
+        """Return the tree with so many bands, which fits."""
         whole: Nested | None = None
-        for index, (start, end) in enumerate(reversed(cuts)):
+        for index, (start, end) in enumerate(self._cuts(bands)):
             band = self._band_tree(start, end, backwards=index % 2 == 1)
             whole = band if whole is None else (True, whole, band)
         assert whole is not None
