@@ -43,6 +43,14 @@ class Cycles:
         """The time, all three overlapping."""
         return max(self.compute, self.sram, self.fabric)
 
+    def scaled(self, factor: float) -> Cycles:
+        """Return `factor` times as many."""
+        return Cycles(factor * self.compute, factor * self.sram, factor * self.fabric)
+
+    def plus(self, other: Cycles) -> Cycles:
+        """Return the cycles of one after the other."""
+        return Cycles(self.compute + other.compute, self.sram + other.sram, self.fabric + other.fabric)
+
     @property
     def bound(self) -> Resource:
         """What sets the time."""
