@@ -17,9 +17,9 @@ from cgc_wse.ledger import tensor_rows
 from cgc_wse.mode import Workload, levers, plan, workload_of
 from cgc_wse.picture import picture
 from cgc_wse.plan import Plan
-from cgc_wse.report import NOT_MODELLED, report
+from cgc_wse.report import not_modelled, report
 from cgc_wse.trace import trace_json
-from cgc_wse.viewer import viewer_html
+from cgc_wse.viewer.page import viewer_html
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,12 +69,12 @@ def compile_for_wafer(program: Program, device: Device, options: CompileOptions)
         "cluster": _cluster(workload, main, options.run),
         "tensors": tensor_rows(workload, main),
         "levers": lever_data(levers(workload, job, device, main.seconds, options.run)),
-        "not_modelled": list(NOT_MODELLED),
+        "not_modelled": list(not_modelled(main.mode, job.purpose)),
     }
     files = {
         "placement.json": placement_json(program, main),
         "placement.svg": picture(main, program.name),
-        "viewer.html": viewer_html(program, main, data),
+        "viewer.html": viewer_html(program.name, main, data),
         "trace.json": trace_json(program.name, main),
     }
     return WaferResult(files, report(data), data)

@@ -22,12 +22,24 @@ from cgc_wse.placement import Rectangle
 
 Resource: TypeAlias = Literal["compute", "sram", "fabric", "off-wafer"]
 
-FORMULAS = {
-    "compute": "(multiply-adds + other operations) / (multiply_adds * cores)",
-    "sram": "max(bytes read / (read * cores), bytes written / (write * cores))",
-    "fabric": "max(bytes received / side, bytes sent / other side) / link",
-}
-"""Cycles of a block for one sequence, as printed on the report."""
+def formulas(mode: str, purpose: str) -> dict[str, str]:
+    """Return where the cycles of a block for one sequence come from, as printed on the report."""
+    if purpose == "decode":
+        return {
+            "compute": "multiply-adds / (multiply_adds * cores)",
+            "fabric": "cycles of all ops one after another: starts, local work, sums and broadcasts (cgc cost decode)",
+        }
+    if mode == "streaming":
+        return {
+            "compute": "sum over ops of task + turns * (f + 1) * (vector + t / lanes), f features by t tokens on a core",
+            "sram": "sum over ops of bytes read / read of the fullest core",
+            "fabric": "sum over ops of max(vectors along the row, weights along the column) / link",
+        }
+    return {
+        "compute": "(multiply-adds + other operations) / (multiply_adds * cores)",
+        "sram": "max(bytes read / (read * cores), bytes written / (write * cores))",
+        "fabric": "max(bytes received / side, bytes sent / other side) / link",
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,26 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """How weight streaming cuts tensors: features over `features` cores along the columns or the rows of the wafer,
+    tokens over `tokens` cores.
+    """
+
+    features: int
+    tokens: int
+    along: Literal["columns", "rows"]
+
+    @property
+    def cores(self) -> int:
+        """Cores that have a part."""
+        return self.features * self.tokens
+
+    def text(self) -> str:
+        """Return it in words."""
+        return f"features over {self.features} cores along the {self.along}, tokens over {self.tokens}"
+
+
+@dataclass(frozen=True, slots=True)
 class Bottleneck:
     """What sets the time of a step: a resource, on the kernel at `path` (empty for the link off the wafer)."""
 
@@ -100,7 +120,7 @@ class Plan:
     bottleneck: Bottleneck
     policy: str
     at_once: int
-    layout: str = ""
+    layout: Layout | None = None
     sweeps: tuple[Sweep, ...] = ()
     passes: int = 1
     depth: int = 1

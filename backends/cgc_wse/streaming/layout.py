@@ -25,32 +25,24 @@ import numpy as np
 from cgc.program import Device
 from cgc_wse.job import GRADIENT_BYTES
 from cgc_wse.kernel_cost.machine import Machine, machine_of
+from cgc_wse.plan import Layout
 from cgc_wse.streaming.work import Op, OtherProduct, TokenProduct, VectorPass, WeightGradient, WeightProduct
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Features over `features` cores along the columns or the rows of the wafer, tokens over `tokens` cores."""
-
-    features: int
-    tokens: int
-    along: str
-
-    @property
-    def cores(self) -> int:
-        """Cores that have a part."""
-        return self.features * self.tokens
-
-
 def layouts(device: Device) -> tuple[Layout, ...]:
     """Return every way to cut features over a whole side of the wafer, or over an equal part of one."""
     found: list[Layout] = []
-    for along, side, other in (("columns", device.columns, device.rows), ("rows", device.rows, device.columns)):
-        for features in sorted({side // groups for groups in range(1, side + 1)}, reverse=True):
-            found.append(Layout(features, (side // features) * other, along))
+    for features in _parts(device.columns):
+        found.append(Layout(features, (device.columns // features) * device.rows, "columns"))
+    for features in _parts(device.rows):
+        found.append(Layout(features, (device.rows // features) * device.columns, "rows"))
     return tuple(found)
+
+
+def _parts(side: int) -> list[int]:
+    return sorted({side // groups for groups in range(1, side + 1)}, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)

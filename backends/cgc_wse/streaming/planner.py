@@ -65,7 +65,7 @@ def plan_streaming(
         bottleneck=_bottleneck(parts, choice, first + outside),
         policy=_policy(job, choice),
         at_once=choice.sequences,
-        layout=f"features over {layout.features} cores along the {layout.along}, tokens over {layout.tokens}",
+        layout=layout,
         sweeps=tuple(_sweeps(works, parts)),
         passes=choice.passes,
         in_work=max(choice.slices),
@@ -215,7 +215,7 @@ def _bottleneck(parts: tuple[_Part, ...], choice: Choice, outside: float) -> Bot
 def _policy(job: Job, choice: Choice) -> str:
     if job.purpose != "training":
         return "the wafer holds what enters and leaves a layer"
-    text = "what enters a layer is stored, the rest is made again on the way back"
+    text = "what enters a layer is stored, the rest is made again on the way back (recomputation)"
     if job.recompute:
         return f"{text}, as asked for"
     more = [runs[1:] for runs in choice.stored if len(runs) > 1]

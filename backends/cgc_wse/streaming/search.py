@@ -98,6 +98,8 @@ class Search:
         for sequences in cut(self._job.batch):
             passes = -(-self._job.batch // sequences)
             last = self._job.batch - (passes - 1) * sequences
+            if (self.boundary(sequences) > self._device.memory).all():
+                continue
             for slice_ in cut(sequences):
                 one = self._pass(sequences, slice_)
                 if not np.isfinite(one.seconds).any():
