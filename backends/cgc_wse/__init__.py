@@ -55,7 +55,7 @@ class WaferTarget:
         """Return the report, and `placement.json`, `placement.svg`, `viewer.html`, `trace.json`.
 
         Raises:
-            TargetError: the model fits on the device in no way (CG0601, CG0611, CG0655), or an option cannot be honoured
+            TargetError: the model fits on the device in no way (CG0601, CG0611, CG0655), an option cannot be honoured
                 (CG0604 to CG0606, CG0656), or it computes nothing (CG0607).
             InputError: the device cannot be read.
         """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from cgc.ir.dims import evaluate
 from cgc.program import Program
 from cgc_wse.job import Job
 from cgc_wse.plan import Plan
@@ -27,9 +28,14 @@ class Budget:
     source: str
 
 
+def parameters(program: Program) -> int:
+    """Return the number of trained scalars."""
+    return evaluate(program.graph.parameter_count, {})
+
+
 def budget_of(program: Program, job: Job) -> Budget:
     """Return the tokens that the `train` item asks for, or the compute-optimal number where it names none."""
-    train, params = program.train, program.graph.parameter_count
+    train, params = program.train, parameters(program)
     if train is not None and train.tokens is not None:
         amount = train.tokens
         if amount.unit == "per param":
@@ -48,7 +54,7 @@ def run_data(program: Program, plan: Plan) -> dict[str, Any]:
     return {
         "tokens": budget.tokens,
         "source": budget.source,
-        "tokens_per_parameter": budget.tokens / max(1, program.graph.parameter_count),
+        "tokens_per_parameter": budget.tokens / max(1, parameters(program)),
         "steps": steps,
         "seconds": seconds,
         "hours": seconds / 3600,

@@ -95,7 +95,7 @@ def _other(workload: Workload, job: Job, device: Device, flops: Mapping[str, int
     try:
         return {job.purpose: plan_data(plan(workload, job, device), flops[job.purpose])}
     except TargetError as error:
-        return {job.purpose: {"error": str(error), "code": error.code}}
+        return {job.purpose: {"purpose": job.purpose, "error": str(error), "code": error.code}}
 
 
 def _cluster(workload: Workload, main: Plan, run: str | None) -> dict[str, Any] | None:

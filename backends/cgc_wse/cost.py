@@ -22,6 +22,7 @@ from cgc_wse.placement import Rectangle
 
 Resource: TypeAlias = Literal["compute", "sram", "fabric", "off-wafer"]
 
+
 def formulas(mode: str, purpose: str) -> dict[str, str]:
     """Return where the cycles of a block for one sequence come from, as printed on the report."""
     if purpose == "decode":
@@ -31,7 +32,7 @@ def formulas(mode: str, purpose: str) -> dict[str, str]:
         }
     if mode == "streaming":
         return {
-            "compute": "sum over ops of task + turns * (f + 1) * (vector + t / lanes), f features by t tokens on a core",
+            "compute": "sum over ops of task + turns * (f + 1) * (vector + t / lanes), f features of t tokens",
             "sram": "sum over ops of bytes read / read of the fullest core",
             "fabric": "sum over ops of max(vectors along the row, weights along the column) / link",
         }

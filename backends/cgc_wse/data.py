@@ -18,8 +18,8 @@ FORMAT_VERSION = 1
 OVERLAP = {
     "resident": "compute, SRAM and fabric of a block overlap completely, blocks run side by side, and what crosses the "
     "link off the wafer overlaps with all of it",
-    "streaming": "compute, SRAM and fabric of a block overlap completely, weights and gradients cross the link while their "
-    "block computes; blocks follow one another, and the first layer's weights and all inputs overlap with nothing",
+    "streaming": "compute, SRAM and fabric of a block overlap completely, weights and gradients cross the link while "
+    "their block computes; blocks follow one another; the first layer's weights and all inputs overlap with nothing",
 }
 """What is taken to happen at the same time."""
 
@@ -36,6 +36,9 @@ def placement_json(program: Program, plan: Plan) -> str:
         "mode": plan.mode,
         "job": job_data(plan),
         "seconds_per_step": plan.seconds,
+        "layout": layout_data(plan),
+        "passes": plan.passes,
+        "memory": [_figure(figure) for figure in plan.memory],
         "phases": [
             {
                 "name": phase.name,
@@ -84,6 +87,7 @@ def device_data(device: Device) -> dict[str, Any]:
         "hop": device.hop,
         "colors": device.colors,
         "off_wafer": device.off_wafer,
+        "power": device.power,
     }
 
 

@@ -75,8 +75,8 @@ def plan_decode(graph: Graph, job: Job, device: Device, run: str | None = None) 
     """Return the plan of a step in which every sequence has `job.seq` tokens, the newest with it.
 
     Raises:
-        TargetError: CG0610 where the model has no tokens to go through, CG0611 where it does not fit on the device,
-            CG0655 where it does not fit in the way asked for.
+        TargetError: CG0610 where the model has no tokens to go through, CG0602 and CG0611 where it does not fit on the
+            device, CG0655 where it does not fit in the way asked for.
     """
     if all(symbol.name != TOKEN for symbol in graph.symbols):
         text = f"the inputs of `{graph.name}` have no dimension `{TOKEN}` of open size"
@@ -96,13 +96,11 @@ def plan_decode(graph: Graph, job: Job, device: Device, run: str | None = None) 
         return min(found, key=lambda plan: plan.seconds)
     layers = _layers(stages, cached, job, machine, sides[-1])
     if run == "pipelined":
-        _raise_not_fitting("CG0655", layers, sum(layer.bytes for layer in layers), job, device)
+        raise _not_fitting("CG0655", layers, sum(layer.bytes for layer in layers), job, device)
     return _streaming(layers, sides[-1], job, device, run)
 
 
-def _layers(
-    stages: list[FlatStage], cached: frozenset[str], job: Job, machine: Machine, side: int
-) -> list[_Layer]:
+def _layers(stages: list[FlatStage], cached: frozenset[str], job: Job, machine: Machine, side: int) -> list[_Layer]:
     context = DecodeContext(cached, side, machine)
     layers: list[_Layer] = []
     for stage in stages:
@@ -146,10 +144,16 @@ def _pipelined(layers: list[_Layer], side: int, job: Job, device: Device, move: 
     cycles = max(once, job.batch * slowest.cycles)
     seconds = cycles / device.clock
     time = (
-        Figure("one token", once / device.clock, "seconds", "sum over squares of cycles of their ops, and moves, / clock"),
-        Figure("slowest square", slowest.cycles / device.clock, "seconds", f"cycles of the ops of {slowest.name} / clock"),
+        Figure(
+            "one token", once / device.clock, "seconds", "sum over squares of cycles of their ops, and moves, / clock"
+        ),
+        Figure(
+            "slowest square", slowest.cycles / device.clock, "seconds", f"cycles of the ops of {slowest.name} / clock"
+        ),
         Figure("moves", moves / device.clock, "seconds", f"{len(squares) - 1} times a vector over {side} cores"),
-        Figure("step", seconds, "seconds", "max(one token, sequences * slowest square): squares work on different ones"),
+        Figure(
+            "step", seconds, "seconds", "max(one token, sequences * slowest square): squares work on different ones"
+        ),
     )
     placed = tuple(
         _placed(square, Rectangle(side * (i % across), side * (i // across), side, side), device)
@@ -186,8 +190,14 @@ def _streaming(layers: list[_Layer], side: int, job: Job, device: Device, run: s
     weights, caches = sum(layer.weights for layer in layers), sum(layer.caches for layer in layers)
     ahead = 2 * max(layer.weights for layer in layers)
     capacity = side * side * device.memory
+    if ahead > capacity:
+        text = (
+            f"the weights of two layers take {gigabytes(ahead)}, {gigabytes(ahead - capacity)} more than a square of "
+        )
+        text += f"{side} x {side} cores of {device.name} ({gigabytes(capacity)})"
+        raise TargetError("CG0602", text, "a smaller width, or a device with more memory or cores")
     if caches + ahead > capacity:
-        _raise_not_fitting("CG0611", layers, caches + ahead, job, device)
+        raise _not_fitting("CG0611", layers, caches + ahead, job, device)
     rows: list[tuple[_Layer, float]] = [
         (layer, max(job.batch * layer.cycles / device.clock, layer.weights / device.off_wafer)) for layer in layers
     ]
@@ -199,7 +209,9 @@ def _streaming(layers: list[_Layer], side: int, job: Job, device: Device, run: s
         Figure("streaming", stream, "seconds", "weights of all layers / off_wafer"),
         Figure("ops", compute, "seconds", f"sequences * cycles of all ops on {side} x {side} cores / clock"),
         Figure("first layer", first, "seconds", "its weight bytes / off_wafer: nothing to overlap with"),
-        Figure("step", seconds, "seconds", "sum over layers of max(sequences * cycles / clock, streaming) + first layer"),
+        Figure(
+            "step", seconds, "seconds", "sum over layers of max(sequences * cycles / clock, streaming) + first layer"
+        ),
     )
     area = Rectangle(0, 0, side, side)
     phases = tuple(
@@ -209,7 +221,8 @@ def _streaming(layers: list[_Layer], side: int, job: Job, device: Device, run: s
         Figure("weights", ahead, "bytes", f"2 * weights of the largest layer * {job.number} B ({job.precision})"),
         Figure("KV cache", caches, "bytes", _cache_formula(job)),
     )
-    reason = "as asked for" if run == "streaming" else f"the weights do not fit: {gigabytes(weights)}"
+    held = f"{gigabytes(weights)} of weights and {gigabytes(caches)} of keys and values"
+    reason = "as asked for" if run == "streaming" else f"{held} do not fit on squares of whole layers"
     bound = Bottleneck("off-wafer", "") if stream > compute else Bottleneck("fabric", layers[-1].slowest)
     text = "weights stream past, keys and values stay on the wafer"
     return Plan(job, device, "streaming", reason, phases, memory, time, seconds, bound, text, job.batch)
@@ -217,8 +230,10 @@ def _streaming(layers: list[_Layer], side: int, job: Job, device: Device, run: s
 
 def _memory(layers: list[_Layer], job: Job) -> tuple[Figure, ...]:
     return (
-        Figure("weights", sum(l.weights for l in layers), "bytes", f"parameters * {job.number} B ({job.precision})"),
-        Figure("KV cache", sum(l.caches for l in layers), "bytes", _cache_formula(job)),
+        Figure(
+            "weights", sum(one.weights for one in layers), "bytes", f"parameters * {job.number} B ({job.precision})"
+        ),
+        Figure("KV cache", sum(one.caches for one in layers), "bytes", _cache_formula(job)),
     )
 
 
@@ -226,7 +241,7 @@ def _cache_formula(job: Job) -> str:
     return f"{job.batch} sequences * {job.seq:,} tokens * keys and values of all layers * {job.number} B"
 
 
-def _raise_not_fitting(code: str, layers: list[_Layer], needed: int, job: Job, device: Device) -> None:
+def _not_fitting(code: str, layers: list[_Layer], needed: int, job: Job, device: Device) -> TargetError:
     capacity = device.cores * device.memory
     weights, caches = sum(layer.weights for layer in layers), sum(layer.caches for layer in layers)
     room = capacity - (needed - caches)
@@ -237,7 +252,7 @@ def _raise_not_fitting(code: str, layers: list[_Layer], needed: int, job: Job, d
     if code == "CG0655":
         hints.insert(0, "`--run streaming`")
     over = f", {gigabytes(needed - capacity)} more than" if needed > capacity else "; in whole layers that is more than"
-    raise TargetError(
+    return TargetError(
         code,
         f"decoding {job.batch} sequences of {job.seq:,} tokens takes {gigabytes(weights)} of weights and "
         f"{gigabytes(caches)} of keys and values{over} the SRAM of {device.name} ({gigabytes(capacity)})",

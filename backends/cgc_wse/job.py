@@ -21,7 +21,7 @@ GRADIENT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`batch` sequences of `seq` tokens a step on each of `wafers` wafers; `sizes` are those of one sequence, by symbol.
+    """`batch` sequences of `seq` tokens a step on each of `wafers` wafers; `sizes` are those of one sequence.
 
     `number` is the size in bytes of a weight and of an entry of an activation, `optimizer_state` the bytes that the
     optimizer keeps for each parameter. `whole` is the batch of all wafers. With `recompute` training stores only what

@@ -40,7 +40,8 @@ class Kernel:
 
     `forward`, `remade` and `backward` are its work; `received` and `sent` cross its border going forward; `kept` stays
     in it until the backward pass; `held` is what it must have of a whole sequence before it can go on; `parameters` are
-    the trained scalars that live in it; `entering` is what enters the stage, for its first kernel. `kind` is the block's name, or for a statement that of its heaviest primitive.
+    the trained scalars that live in it; `entering` is what enters the stage, for its first kernel. `kind` is the
+    block's name, or for a statement that of its heaviest primitive.
     """
 
     path: str
@@ -97,7 +98,7 @@ def stages_of(graph: Graph, sizes: Mapping[str, int]) -> tuple[Stage, ...]:
 
 
 def stages_from(flat: Sequence[FlatStage]) -> tuple[Stage, ...]:
-    """Return the stages of a flat graph. A parameter that several kernels use lives in the one that does most with it."""
+    """Return the stages of a flat graph. A parameter of several kernels lives in the one that does most with it."""
     owners: dict[str, tuple[int, int, int]] = {}
     for s, stage in enumerate(flat):
         for g, kernel in enumerate(stage.groups):

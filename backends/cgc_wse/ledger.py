@@ -73,7 +73,12 @@ def _resident(stage: FlatStage, job: Job, seen: set[str]) -> Iterator[Row]:
         for root in sorted(roots):
             tensor = stage.tensors[root]
             yield _row(
-                group.path, "activations in flight", _name(stage, root), tensor.shape, _count(tensor) * job.number, stage.runs
+                group.path,
+                "activations in flight",
+                _name(stage, root),
+                tensor.shape,
+                _count(tensor) * job.number,
+                stage.runs,
             )
 
 

@@ -9,12 +9,12 @@ from cgc.ir.graph import Graph, Value
 from cgc.ir.types import BYTES, is_float
 from cgc.program import Device
 from cgc.target import TargetError
-from cgc_wse.job import Job
 from cgc_wse.decoding import plan_decode
 from cgc_wse.flatten import FlatStage, flatten
+from cgc_wse.job import Job
 from cgc_wse.kernels import Stage, stages_from
 from cgc_wse.plan import Plan, duration
-from cgc_wse.resident import NotResident, plan_resident
+from cgc_wse.resident import NotResident, TooManyBlocks, plan_resident
 from cgc_wse.streaming.planner import plan_streaming
 from cgc_wse.streaming.work import StageWork, stage_work, token_dims
 
@@ -67,10 +67,10 @@ def workload_of(graph: Graph, job: Job) -> Workload:
 
 
 def plan(workload: Workload, job: Job, device: Device, run: str | None = None) -> Plan:
-    """Return the plan of `job` on `device`: as `run` says (`pipelined`, `streaming`), else the faster of those that fit.
+    """Return the plan of `job` on `device`: as `run` says (`pipelined`, `streaming`), else the faster of the two.
 
     Raises:
-        TargetError: it fits in neither way, or not in the one asked for (CG0655); as `plan_decode`.
+        TargetError: it fits in neither way (CG0601), or not in the one asked for (CG0603, CG0655); as `plan_decode`.
     """
 
     def streaming(reason: str) -> Plan:
@@ -84,8 +84,11 @@ def plan(workload: Workload, job: Job, device: Device, run: str | None = None) -
         resident = plan_resident(workload.stages, job, device, workload.input_bytes, workload.output_bytes)
     except NotResident as why:
         if run == "pipelined":
-            hint = "`--run streaming` keeps weights outside, a smaller `--batch` or `--seq` keeps less, `--recompute` too"
-            raise TargetError("CG0655", f"the pipeline does not fit: {why}", hint) from why
+            hint = (
+                "`--run streaming` keeps weights outside; a smaller `--seq` keeps less, in training `--recompute` too"
+            )
+            code = "CG0603" if isinstance(why, TooManyBlocks) else "CG0655"
+            raise TargetError(code, f"the pipeline does not fit: {why}", hint) from why
         return streaming(f"resident does not fit: {why}")
     if run == "pipelined":
         return replace(resident, reason=f"as asked for; {resident.reason}")
@@ -99,9 +102,7 @@ def plan(workload: Workload, job: Job, device: Device, run: str | None = None) -
     return replace(resident, reason=f"{resident.reason}, and it is faster: {times}")
 
 
-def levers(
-    workload: Workload, job: Job, device: Device, seconds: float, run: str | None = None
-) -> tuple[Lever, ...]:
+def levers(workload: Workload, job: Job, device: Device, seconds: float, run: str | None = None) -> tuple[Lever, ...]:
     """Return what doubling each figure of the device does to the time of a step, all else equal."""
     better = {
         "multiply_adds": replace(device, multiply_adds=2 * device.multiply_adds),

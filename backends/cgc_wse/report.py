@@ -87,8 +87,14 @@ def _facts(data: Mapping[str, Any], main: Mapping[str, Any]) -> Table:
     for name in shown:
         table.add_row(f"FLOPs {name}", f"{flops[name]:.4g}", flops[f"{name}_formula"])
     table.add_row("step", duration(main["seconds_per_step"]), "see below")
-    table.add_row("tokens/s", f"{main['tokens_per_second']:,.0f}", "batch / step" if main["purpose"] == "decode" else "batch * seq / step")
-    used = f"FLOPs / (step * {data['peak_flops']:.3g} FLOP/s peak, 2 * multiply_adds * cores * clock{' * wafers' * (main['wafers'] > 1)})"
+    table.add_row(
+        "tokens/s",
+        f"{main['tokens_per_second']:,.0f}",
+        "batch / step" if main["purpose"] == "decode" else "batch * seq / step",
+    )
+    peak = f"{data['peak_flops']:.3g} FLOP/s peak"
+    many = " * wafers" if main["wafers"] > 1 else ""
+    used = f"FLOPs / (step * {peak}, 2 * multiply_adds * cores * clock{many})"
     table.add_row("utilization", f"{100 * main['utilization']:.1f}%", used)
     table.add_row("cores", f"{device['cores']:,}", f"{device['columns']} x {device['rows']}")
     return table
@@ -195,7 +201,9 @@ def _run(data: Mapping[str, Any]) -> RenderableType | None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(style="dim")
-    table.add_row("tokens", f"{run['tokens']:.4g}", f"{run['source']}; {run['tokens_per_parameter']:.1f} for each parameter")
+    table.add_row(
+        "tokens", f"{run['tokens']:.4g}", f"{run['source']}; {run['tokens_per_parameter']:.1f} for each parameter"
+    )
     table.add_row("steps", f"{run['steps']:,}", "tokens / (batch * seq), rounded up")
     table.add_row("time", days(run["seconds"]), f"steps * step, on {run['wafers']} wafer{'s' * (run['wafers'] > 1)}")
     return _section("the whole run", table)

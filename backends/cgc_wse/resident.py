@@ -55,6 +55,10 @@ class NotResident(Exception):
     """The model cannot be resident; the message says why, with numbers."""
 
 
+class TooManyBlocks(NotResident):
+    """There are more blocks than cores."""
+
+
 def pipeline_stages(stages: tuple[Stage, ...]) -> int:
     """Return the number of stages of the pipeline: every run of a `repeat` is one."""
     return sum(stage.runs for stage in stages)
@@ -68,7 +72,7 @@ def plan_resident(stages: tuple[Stage, ...], job: Job, device: Device, input_byt
     """
     blocks = sum(stage.runs * len(stage.kernels) for stage in stages)
     if blocks > device.cores:
-        raise NotResident(f"{blocks:,} blocks want a core each, {device.name} has {device.cores:,}")
+        raise TooManyBlocks(f"{blocks:,} blocks want a core each, {device.name} has {device.cores:,}")
     # Bytes are summed by stage first, so that a model of any size is turned down before its layers are listed.
     memory = _ledger(stages, job)
     used, capacity = sum(figure.value for figure in memory), device.cores * device.memory
@@ -229,7 +233,9 @@ def _timed(
         Figure("wafer crossing", hops, "seconds", "(columns + rows) * hop / clock"),
     ]
     if exchange:
-        formula = f"parameters * {GRADIENT_BYTES} B / off_wafer: out to be summed over the wafers, back at the same time"
+        formula = (
+            f"parameters * {GRADIENT_BYTES} B / off_wafer: out to be summed over the wafers, back at the same time"
+        )
         time.append(Figure("gradients", exchange, "seconds", formula))
     if training:
         formula = f"max over blocks of parameters * {state} B / (read * cores * clock)"

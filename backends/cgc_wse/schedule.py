@@ -173,7 +173,9 @@ def _one_forward_one_back(
         for s in range(count):
             while (step := _next(s, count, ahead[s], nexts, sequences, training)) is not None:
                 i, down = step
-                before = (forward[s - 1][i] if s else 0.0) if down else back[s + 1][i] if s + 1 < count else forward[s][i]
+                before = (
+                    (forward[s - 1][i] if s else 0.0) if down else back[s + 1][i] if s + 1 < count else forward[s][i]
+                )
                 start, seconds = max(free[s], before), times[s][0 if down else 1]
                 (forward if down else back)[s][i] = free[s] = start + seconds
                 nexts[s][0 if down else 1] += 1

@@ -27,7 +27,9 @@ def trace_json(model: str, plan: Plan) -> str:
     tracks = {name: index for index, name in enumerate(dict.fromkeys(span.track for span in spans), start=1)}
     events = [_name("process_name", 0, f"{model} on {plan.device.name}, one step")]
     events += [_name("thread_name", tid, track) for track, tid in tracks.items()]
-    events += [{"ph": "M", "name": "thread_sort_index", "pid": 1, "tid": t, "args": {"sort_index": t}} for t in tracks.values()]
+    events += [
+        {"ph": "M", "name": "thread_sort_index", "pid": 1, "tid": t, "args": {"sort_index": t}} for t in tracks.values()
+    ]
     events += [_event(span, tracks[span.track]) for span in spans]
     lines = ",\n".join(json.dumps(event, ensure_ascii=False, separators=(",", ":")) for event in events)
     about = {

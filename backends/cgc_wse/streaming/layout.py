@@ -2,8 +2,8 @@
 
 Features are cut over X cores along one side, tokens over Y; where X is a half, a third, … of that side, as many groups
 of tokens stand beside each other. With T tokens and F features a core has vectors of t = ⌈T / Y⌉ tokens for
-f = ⌈F / X⌉ features. A dot with weights is the inner loop of the measured GEMM (`kernel_cost`), its vectors running along
-the tokens, and one vector more in each turn, which comes from the other cores of the row or goes to them:
+f = ⌈F / X⌉ features. A dot with weights is the inner loop of the measured GEMM (`kernel_cost`), its vectors running
+along the tokens, and one vector more in each turn, which comes from the other cores of the row or goes to them:
 
     compute = turns * (f + 1) * (vector + t / lanes) + task + the way along the row
     fabric  = max(turns * words of t, turns * f * bytes / link)
@@ -198,9 +198,7 @@ class Wafer:
         """Return one op on every entry: two vectors read and one written at most."""
         machine, device, local = self._machine, self._device, self._local(op.features)
         moved = max(2 / device.read, 1 / device.write) * machine.number
-        cost = Cost(
-            machine.task + machine.loop + local * self._vector(length), local * length * moved, self._nothing
-        )
+        cost = Cost(machine.task + machine.loop + local * self._vector(length), local * length * moved, self._nothing)
         if not op.sums:
             return cost
         # Two phases of chains, groups of about √X, then a broadcast: C = 2 B, L = X, D = 2 √X; and B, X, 1.

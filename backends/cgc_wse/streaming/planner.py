@@ -59,7 +59,7 @@ def plan_streaming(
         mode="streaming",
         reason=reason,
         phases=tuple(_phases(works, parts, job, device, choice)),
-        memory=_memory(search, works, job, choice, layout.cores),
+        memory=_memory(search, job, choice, layout.cores),
         time=_time(parts, choice, first, outside),
         seconds=seconds,
         bottleneck=_bottleneck(parts, choice, first + outside),
@@ -81,7 +81,10 @@ def _time(parts: tuple[_Part, ...], choice: Choice, first: float, outside: float
         Figure("in work", busiest, "sequences", "of those in one layer; its weights pass anew for each such slice"),
         Figure("streaming", streaming, "seconds", "weights past every layer as often as needed / off_wafer"),
         Figure(
-            "layers", choice.seconds, "seconds", "sum over blocks of max(cycles / clock, weights, gradients / off_wafer)"
+            "layers",
+            choice.seconds,
+            "seconds",
+            "sum over blocks of max(cycles / clock, weights, gradients / off_wafer)",
         ),
         Figure("first layer", first, "seconds", "its weight bytes / off_wafer: nothing to overlap with"),
         Figure("inputs and outputs", outside, "seconds", "their bytes / off_wafer; in training there are no outputs"),
@@ -102,9 +105,7 @@ def _too_long(search: Search, job: Job, device: Device) -> TargetError:
     )
 
 
-def _parts(
-    search: Search, works: tuple[StageWork, ...], job: Job, device: Device, choice: Choice
-) -> Iterator[_Part]:
+def _parts(search: Search, works: tuple[StageWork, ...], job: Job, device: Device, choice: Choice) -> Iterator[_Part]:
     """Yield every block in every direction that it runs in."""
     for s, work in enumerate(works):
         for kernel in work.kernels:
@@ -168,9 +169,7 @@ def _sweeps(works: tuple[StageWork, ...], parts: tuple[_Part, ...]) -> Iterator[
             yield Sweep(work.stage.name, direction, first, last, work.stage.runs, ordered)
 
 
-def _memory(
-    search: Search, works: tuple[StageWork, ...], job: Job, choice: Choice, cores: int
-) -> tuple[Figure, ...]:
+def _memory(search: Search, job: Job, choice: Choice, cores: int) -> tuple[Figure, ...]:
     """Return the bytes of all cores, each with as much as the fullest."""
     at = choice.layout
     stored = float(search.boundary(choice.sequences)[at])
@@ -182,8 +181,10 @@ def _memory(
     in_work = float(search.work(choice.slices)[at])
     passing = float(search.buffers(max(choice.slices))[at])
     number = f"{job.number} B ({job.precision})"
-    kept = "what enters every layer, and more of it where there is room" if job.purpose == "training" else (
-        "what enters and leaves a layer"
+    kept = (
+        "what enters every layer, and more of it where there is room"
+        if job.purpose == "training"
+        else ("what enters and leaves a layer")
     )
     return (
         Figure("weights", 0, "bytes", "they pass through and are stored nowhere"),
@@ -196,8 +197,12 @@ def _memory(
             else ()
         ),
         Figure("activations", int(stored * cores), "bytes", f"sequences at once * {kept} * {number}"),
-        Figure("in work", int(in_work * cores), "bytes", f"sequences in work * tensors between a layer's blocks * {number}"),
-        Figure("buffers", int(passing * cores), "bytes", "vectors, weights and sums on their way, one each way, each twice"),
+        Figure(
+            "in work", int(in_work * cores), "bytes", f"sequences in work * tensors between a layer's blocks * {number}"
+        ),
+        Figure(
+            "buffers", int(passing * cores), "bytes", "vectors, weights and sums on their way, one each way, each twice"
+        ),
     )
 
 

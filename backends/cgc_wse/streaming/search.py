@@ -3,7 +3,7 @@
 A pass takes n sequences through all layers and, in training, back again. The wafer keeps what enters each layer for
 all n; a layer is worked on in slices of m sequences, for each of which its weights pass once more. Where there is room
 left, layers also store tensors that their blocks need for the way back, those first that spare most work; what is not
-stored is made again from what entered. Memory is counted on the core that has most, so whole vectors and whole features.
+stored is made again from what entered. Memory is counted on the core that has most: whole vectors, whole features.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Search:
 
     def least(self, sequences: int) -> float:
         """Return the bytes that the fullest core needs at least, where they are fewest, one sequence in work."""
-        work = np.maximum.reduce([self._work(stage, 1) for stage in range(len(self._works))])
+        work = _largest([self._work(stage, 1) for stage in range(len(self._works))])
         return float((self.boundary(sequences) + self.buffers(1) + work).min())
 
     @property
@@ -137,7 +137,7 @@ class Search:
             features: Iterable[int] = (f for w in self._works for f in w.entering * w.stage.runs)
             return self._number * self.wafer.entries(features, sequences)
         between = [self.wafer.entries((*w.entering, *w.leaving), sequences) for w in self._works[:-1] or self._works]
-        return self._number * np.maximum.reduce(between)
+        return self._number * _largest(between)
 
     def stored(self, stage: int, level: int, sequences: int) -> Floats:
         """Return the bytes of a core for what one run of a stage stores at a level beside what enters it."""
@@ -145,7 +145,7 @@ class Search:
 
     def work(self, slices: Sequence[int]) -> Floats:
         """Return the bytes of a core for what is in work inside a stage at most."""
-        return np.maximum.reduce([self._work(stage, slice_) for stage, slice_ in enumerate(slices)])
+        return _largest([self._work(stage, slice_) for stage, slice_ in enumerate(slices)])
 
     def _work(self, stage: int, slice_: int) -> Floats:
         key = stage, slice_
@@ -159,7 +159,7 @@ class Search:
         """Return a pass whose looped stages are worked on in slices of `slice_` sequences."""
         looped = [s for s, work in enumerate(self._works) if work.stage.runs > 1]
         free = self._device.memory - self.boundary(sequences) - self.buffers(slice_)
-        in_work = np.maximum.reduce([self._work(s, slice_) for s in looped]) if looped else np.zeros_like(free)
+        in_work = _largest([self._work(s, slice_) for s in looped]) if looped else np.zeros_like(free)
         left = free - in_work
         fits = left >= 0
         stored: list[tuple[Floats, ...]] = []
@@ -251,6 +251,12 @@ class Search:
             nothing = self.wafer.ops((), sequences)
             return [self.wafer.ops(kernel.forward, sequences), nothing, *(nothing for _ in kernel.again)]
         return [self.wafer.ops(ops, sequences) for ops in (kernel.forward, kernel.back, *kernel.again)]
+
+
+def _largest(arrays: Sequence[Floats]) -> Floats:
+    """Return the largest of several numbers for every layout."""
+    found: Floats = np.maximum.reduce(arrays)
+    return found
 
 
 def streams(kernel: KernelWork) -> list[int]:

@@ -163,7 +163,7 @@ def stage_work(flat: FlatStage, stage: Stage, dims: TokenDims) -> StageWork:
 
 
 def _levels(flat: FlatStage, kept: list[int], dims: TokenDims) -> list[tuple[int, ...]]:
-    """Return growing sets of tensors to store: each time the one that spares most operations for each of its entries."""
+    """Return growing sets of tensors to store: each time the one that spares most operations for its size."""
     applications = [a for group in flat.groups for a in group.applications]
 
     def work(stored: tuple[int, ...]) -> int:
@@ -214,7 +214,9 @@ def _counted(ops: Iterable[tuple[Op, int]]) -> Ops:
 
 def _needed(flat: FlatStage, kept: Iterable[int], stored: tuple[int, ...]) -> frozenset[int]:
     """Return what has to be made again of a stage so that all of `kept` is there, `stored` having been stored."""
-    makers = {i: application for group in flat.groups for application in group.applications for i in application.results}
+    makers = {
+        i: application for group in flat.groups for application in group.applications for i in application.results
+    }
     needed: set[int] = set()
     pending = [root for root in kept if root in makers and root not in stored]
     while pending:
@@ -279,9 +281,7 @@ def _product(flat: FlatStage, application: Application, dims: TokenDims) -> Op:
     return _over_tokens(left, right, result, inner, dims) or OtherProduct(application.multiply_adds)
 
 
-def _over_tokens(
-    left: Tensor, right: Tensor, result: Shape, inner: Shape, dims: TokenDims
-) -> TokenProduct | None:
+def _over_tokens(left: Tensor, right: Tensor, result: Shape, inner: Shape, dims: TokenDims) -> TokenProduct | None:
     """Return a product with keys or values, or None where a dot is none.
 
     The operand with fewer of the dimensions of tokens has the keys. What both operands and the result have is done

@@ -22,7 +22,9 @@ VERSION = 1
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -117,8 +119,23 @@ def viewer_data(model: str, plan: Plan, report: Mapping[str, Any]) -> dict[str, 
         "device": {"name": device.name, "columns": device.columns, "rows": device.rows, "memory": device.memory},
         "mode": plan.mode,
         "columns": [
-            "path", "kind", "layer", "x", "y", "width", "height", "busy", "compute", "fabric", "memory", "bytes", "parameters",
-            "bound", "phase", "runs", "share",
+            "path",
+            "kind",
+            "layer",
+            "x",
+            "y",
+            "width",
+            "height",
+            "busy",
+            "compute",
+            "fabric",
+            "memory",
+            "bytes",
+            "parameters",
+            "bound",
+            "phase",
+            "runs",
+            "share",
         ],
         "blocks": [
             _block(placed, index, phase, plan, busiest if together else placed.cycles.total)
@@ -198,8 +215,8 @@ def _shown(value: float, unit: str) -> str:
 def _in_time(plan: Plan) -> dict[str, Any]:
     """Return what is on the wafer when: `visits` of `sweeps`, whose blocks are indices with seconds.
 
-    A visit is [name, direction, start in seconds, index of its sweep]; a sweep a list of [block, seconds, seconds of its
-    weights on the link].
+    A visit is [name, direction, start in seconds, index of its sweep]; a sweep is a list of [block, seconds, seconds of
+    its weights on the link].
     """
     if len(plan.phases) == 1:
         return {"visits": [], "sweeps": [], "passes": 1}
