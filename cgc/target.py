@@ -27,7 +27,9 @@ class CompileOptions:
     """What the user asked for. A target says so (TargetError) where it cannot honour one.
 
     `weights` maps parameter paths to arrays (stacked parameters with their leading loop dimensions), None for a
-    graph without weights.
+    graph without weights. For a wafer, `mode` is what the model is run for (`train`, `prefill`, `decode`; None: what it
+    is meant for), `run` how (`pipelined`, `streaming`; None: the faster), on how many `wafers`; `recompute` makes
+    training store only what enters a layer.
     """
 
     batch: int | None = None
@@ -35,6 +37,10 @@ class CompileOptions:
     device: str | None = None
     flat: bool = False
     weights: Arrays | None = None
+    mode: str | None = None
+    run: str | None = None
+    wafers: int = 1
+    recompute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
