@@ -12,6 +12,7 @@ import click
 from cgc.cli_cost import cost
 from cgc.cli_experiments import coordcheck, sweep
 from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
+from cgc.cli_place import place
 from cgc.diagnostics import Diagnostic, InputError
 from cgc.driver import Timings, UsageError, parse_overrides
 from cgc.version import VERSION
@@ -198,6 +199,18 @@ def graph(file: str, output: str, depth: int, settings: tuple[str, ...], model: 
     click.option("--target", required=True, help="torch, onnx, wse-sim, or another installed target."),
     click.option("-o", "--output", type=click.Path(file_okay=False), help="The folder to write to."),
     click.option("--device", help="A device by name (wse2) or a .cg file, for wse-sim."),
+    click.option(
+        "--mode",
+        type=click.Choice(["train", "prefill", "decode"]),
+        help="wse-sim: what the model is run for; by default training where it has a `train` item, else prefill.",
+    ),
+    click.option(
+        "--run",
+        type=click.Choice(["pipelined", "streaming", "auto"]),
+        help="wse-sim: all of it on the wafer, or its weights streamed; auto takes the faster and says why.",
+    ),
+    click.option("--wafers", type=click.IntRange(1), help="wse-sim: so many wafers share the batch."),
+    click.option("--recompute", is_flag=True, help="wse-sim: training stores only what enters a layer."),
     click.option("--batch", type=click.IntRange(1), help="Sequences at a time."),
     click.option("--seq", type=click.IntRange(1), help="Tokens a sequence."),
     click.option("--weights", type=click.Path(), help="A safetensors checkpoint, or a folder with a sharded one."),
@@ -379,5 +392,6 @@ def completion(shell: str) -> None:
 
 
 main.add_command(cost)
+main.add_command(place)
 main.add_command(coordcheck)
 main.add_command(sweep)

@@ -92,8 +92,13 @@ def test_examples_on_devices(name: str, wafer: str) -> None:
 
 
 def test_small_models_fit_where_they_should() -> None:
-    modes = {name: planned(example(name), load_device("wse2"))[0].mode for name in MODELS}
-    assert modes == dict.fromkeys(MODELS, "resident") | {"cerebras_gpt/13b.cg": "streaming"}
+    fits = {}
+    for name in MODELS:
+        try:
+            fits[name] = planned(example(name), load_device("wse2"), run="pipelined")[0].mode
+        except TargetError as error:
+            fits[name] = error.code
+    assert fits == dict.fromkeys(MODELS, "resident") | {"cerebras_gpt/13b.cg": "CG0655"}
 
 
 @st.composite
