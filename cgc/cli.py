@@ -176,7 +176,15 @@ def params(file: str, settings: tuple[str, ...], model: str | None, as_json: str
 @main.command()
 @options(
     FILE,
-    click.option("-o", "--output", required=True, type=click.Path(), help="A .svg, .png, .pdf or .dot file."),
+    click.option(
+        "-o",
+        "--output",
+        required=True,
+        type=click.Path(),
+        help="A .svg, .png, .pdf or .dot file, or .json for Model Explorer.",
+    ),
+    click.option("--costs", is_flag=True, help="With what every block costs on a wafer."),
+    click.option("--device", help="The wafer, by name or as a .cg file; wse2 by default."),
     click.option(
         "--depth", type=click.IntRange(0), default=2, help="Open blocks down to this depth; below, one box each."
     ),
@@ -184,13 +192,26 @@ def params(file: str, settings: tuple[str, ...], model: str | None, as_json: str
     MODEL,
     FORMAT,
 )
-def graph(file: str, output: str, depth: int, settings: tuple[str, ...], model: str | None, as_json: str) -> None:
-    """Draw the graph of the model in FILE (needs graphviz for anything but .dot)."""
+def graph(
+    file: str,
+    output: str,
+    costs: bool,
+    device: str | None,
+    depth: int,
+    settings: tuple[str, ...],
+    model: str | None,
+    as_json: str,
+) -> None:
+    """Draw the graph of the model in FILE (needs graphviz for anything but .dot and .json)."""
     from cgc.drawing import draw
     from cgc.driver import load_program
+    from cgc.graph_costs import costs_of
 
+    if device is not None and not costs:
+        raise UsageError("--device: a device is for `--costs`")
     program = load_program(file, parse_overrides(settings), model)
-    written([draw(program.graph, Path(output), depth)], as_json)
+    found = costs_of(program, "wse-sim", device) if costs else None
+    written([draw(program.graph, Path(output), depth, found)], as_json)
 
 
 @main.command("compile")

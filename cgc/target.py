@@ -209,6 +209,32 @@ class Placer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class BlockCost:
+    """What a block costs in one step: all its `runs` together, on `cores` cores each.
+
+    `multiply_adds` are those of one sequence going forward; `share` is its part of the time of a step, where blocks run
+    side by side its part of the work; `bound` what sets its time.
+    """
+
+    path: str
+    runs: int
+    multiply_adds: int
+    parameters: int
+    share: float
+    cores: int
+    bound: str
+
+
+@runtime_checkable
+class BlockCosts(Protocol):
+    """What a target offers beside `Target` where it can say what the blocks of a program cost."""
+
+    def block_costs(self, program: Program, options: CompileOptions) -> Iterable[BlockCost]:
+        """Return the cost of every block that has one, in order; raises TargetError."""
+        ...
+
+
 def target_names() -> list[str]:
     """Return the names of the installed targets, sorted."""
     from importlib.metadata import entry_points

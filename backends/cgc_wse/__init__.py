@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from cgc.target import (
+    BlockCost,
     Compilation,
     CompileOptions,
     CostAnswer,
@@ -75,6 +76,12 @@ class WaferTarget:
     def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:  # noqa: ARG002
         """Return none: this target says what a program costs, it does not run it."""
         return ()
+
+    def block_costs(self, program: Program, options: CompileOptions) -> Iterable[BlockCost]:
+        """Return what each block costs in a step, in the order of the program (errors as `compile`)."""
+        from cgc_wse.compilation import block_costs
+
+        return block_costs(program, find_device(program, options.device), options)
 
     def kernel_cost(self, request: KernelRequest) -> CostAnswer:
         """Return what one kernel costs.

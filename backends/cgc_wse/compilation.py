@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from cgc.analysis.flops import forward_work, training_flops
 from cgc.program import Device, Program
-from cgc.target import CompileOptions, TargetError
+from cgc.target import BlockCost, CompileOptions, TargetError
 from cgc_wse.cluster import counts_to_compare, energy_data, run_data, scaling_data
 from cgc_wse.cost import peak_flops
-from cgc_wse.data import device_data, lever_data, placement_json, plan_data
+from cgc_wse.data import block_rows, device_data, lever_data, placement_json, plan_data
 from cgc_wse.job import Job, Purpose, job_of, other_purpose
 from cgc_wse.ledger import tensor_rows
 from cgc_wse.mode import Workload, levers, plan, workload_of
@@ -78,6 +78,28 @@ def compile_for_wafer(program: Program, device: Device, options: CompileOptions)
         "trace.json": trace_json(program.name, main),
     }
     return WaferResult(files, report(data), data)
+
+
+def block_costs(program: Program, device: Device, options: CompileOptions) -> list[BlockCost]:
+    """Return what each block costs in a step (errors as `compile_for_wafer`)."""
+    job = job_of(program, options)
+    found = plan(workload_of(program.graph, job), job, device, options.run)
+    rows = block_rows(found)
+    # Cycles of a pipeline are those of one run's rectangle: what counts there is cores times cycles.
+    work = [row["cycles"]["total"] * row["layers"] * row["cores_most"] for row in rows]
+    whole = sum(work) or 1.0
+    return [
+        BlockCost(
+            row["path"],
+            row["layers"],
+            row["work"]["multiply_adds"] * row["layers"],
+            row["parameters"],
+            one / whole,
+            row["cores_most"],
+            row["bound"],
+        )
+        for row, one in zip(rows, work, strict=True)
+    ]
 
 
 def _flops(program: Program, job: Job) -> dict[str, int]:
