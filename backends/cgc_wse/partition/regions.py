@@ -1,0 +1,82 @@
+"""Rectangles for the pipelined run: every block of every layer gets one, in proportion to its work.
+
+A block is what the user called it (`h.0.attention.q`); its gradient and its update run where it does. Where there are
+more blocks than cores, neighbours share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cgc.ir.graph import Node
+from cgc_wse.partition.core_cost import Clock, work_cycles
+from cgc_wse.partition.layout import entries
+from cgc_wse.partition.moves import Rectangle
+from cgc_wse.partition.rules import Sizes, iteration, shape_of
+from cgc_wse.placement import Share, divide, group
+
+PREFIXES = ("grad.", "adamw.")
+LARGE = 8
+"""Cores for each block from which on blocks inside blocks get rectangles of their own."""
+
+
+def own_path(path: str) -> str:
+    """Return a node's place in the model, without the phase it belongs to."""
+    for prefix in PREFIXES:
+        if path.startswith(prefix):
+            return path.removeprefix(prefix)
+    return "" if path in ("grad", "adamw") else path
+
+
+def blocks(nodes: Sequence[Node], depth: int) -> list[str]:
+    """Return the block of every node: its path cut to a layer and `depth` names in it; empty for what has no path."""
+    names: list[str] = []
+    for node in nodes:
+        parts = own_path(node.path).split(".")
+        at = next((i for i, part in enumerate(parts) if part.isdigit()), -1)
+        names.append(".".join(parts[: at + 1 + depth]))
+    return names
+
+
+def regions(
+    nodes: Sequence[Node], sizes: Sizes, clock: Clock, area: Rectangle
+) -> tuple[list[int], list[tuple[str, Rectangle]]]:
+    """Return for every node the index of its region, and the regions: name and rectangle."""
+    names = blocks(nodes, 1)
+    order = list(dict.fromkeys(name for name in names if name))
+    if not order:
+        return [0] * len(nodes), [("model", area)]
+    work = dict.fromkeys(order, 1.0)
+    last = order[0]
+    homes: list[str] = []
+    for node, name in zip(nodes, names, strict=True):
+        last = name or _near(node, homes, last)
+        homes.append(last)
+        work[last] += work_cycles(node, iteration(node, sizes), clock) + _memory(node, sizes)
+    shared = _merged(order, work, area.cores)
+    share = group([Share(sum(work[name] for name in names)) for names in shared])
+    found = divide(share, area)
+    index = {name: at for at, names in enumerate(shared) for name in names}
+    titles = [names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}" for names in shared]
+    return [index[name] for name in homes], list(zip(titles, found, strict=True))
+
+
+def _near(node: Node, homes: Sequence[str], last: str) -> str:
+    """Return the block of what has no path: that of the node before."""
+    return homes[-1] if homes else last
+
+
+def _memory(node: Node, sizes: Sizes) -> float:
+    """Return the entries a node makes, as work: a block with much to hold needs cores too."""
+    return float(sum(entries(shape_of(value.type, sizes)) for value in node.outputs)) / 4
+
+
+def _merged(order: Sequence[str], work: dict[str, float], most: int) -> list[list[str]]:
+    """Return the blocks in order, in at most `most` groups of neighbours; those with least work go together first."""
+    groups = [[name] for name in order]
+    weights = [work[name] for name in order]
+    while len(groups) > most:
+        at = min(range(len(groups) - 1), key=lambda i: (weights[i] + weights[i + 1], i))
+        groups[at : at + 2] = [groups[at] + groups[at + 1]]
+        weights[at : at + 2] = [weights[at] + weights[at + 1]]
+    return groups
