@@ -25,6 +25,7 @@ from cgc.program import Program
 from cgc.target import TargetError
 from cgc.training import UnknownOptimizer, gradient_graph, optimizer_of, train_step
 from cgc.weights import initialize, random_inputs
+from cgc_wse.partition.sizes import with_sizes
 
 Arrays: TypeAlias = dict[str, np.ndarray[Any, Any]]
 Mode: TypeAlias = Literal["train", "prefill", "decode"]
@@ -68,8 +69,10 @@ def flatten(program: Program, mode: Mode, batch: int, seq: int) -> Flat:
 
 
 def forward_graph(graph: Graph, sizes: Mapping[str, int]) -> Flat:
-    """Return any graph without loss or cache as a flat one, for a pass forward."""
-    return _flat("prefill", inline(unroll(graph)), sizes, frozenset())
+    """Return any graph as a flat one for a pass forward; inputs are on the wafer at the start, outputs stay there."""
+    found = _flat("prefill", inline(unroll(graph)), sizes, frozenset(graph.outputs))
+    inputs: dict[str, Category] = dict.fromkeys([value.name for value in graph.inputs], "activations")
+    return replace(found, categories={**found.categories, **inputs})
 
 
 def _training(program: Program, batch: int, seq: int) -> Flat:
@@ -112,7 +115,7 @@ def _flat(mode: Mode, graph: Graph, sizes: Mapping[str, int], kept: frozenset[st
             categories[value.name] = _kind(name.removeprefix(NEW))
     categories.update({value.name: _kind(value.name, "inputs") for value in graph.inputs})
     categories.update({param.name: "weights" for param in graph.params})
-    return Flat(mode, graph, sizes, categories, kept)
+    return Flat(mode, with_sizes(graph, sizes), sizes, categories, kept)
 
 
 def _kind(name: str, other: Category = "weights") -> Category:

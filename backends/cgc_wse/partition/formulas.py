@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 
 from cgc_wse.partition.core_cost import Clock
 from cgc_wse.partition.layout import (
@@ -25,10 +26,14 @@ from cgc_wse.partition.layout import (
     Shape,
     Tile,
     count,
+    entries,
+    largest_tile,
     length,
     overlap,
+    split,
     tile,
 )
+from cgc_wse.partition.moves import Rectangle
 from cgc_wse.partition.program import WORD
 
 
@@ -63,31 +68,89 @@ def move_cycles(shape: Shape, entry: int, before: Layout, after: Layout, clock: 
     return clock.task + 2 * clock.ramp + busiest * clock.word + (found.across + found.down) * clock.hop
 
 
-@cache
 def traffic(shape: Shape, entry: int, before: Layout, after: Layout) -> Traffic:
     """Return what a change of layout moves."""
     if before == after:
         return Traffic(0, 0, 0, 0, 0, 0)
+    # Names and order of dimensions do not matter, nor how those that stay whole make up what they do.
+    names: dict[str, str] = {}
+    for digit in before.digits + after.digits:
+        if digit.dim:
+            names.setdefault(digit.dim, str(len(names)))
+    rest = prod(size for name, size in shape if name not in names)
+    sizes = dict(shape)
+    small = tuple((short, sizes[name]) for name, short in names.items())
+    before, after = (
+        Layout(_renamed(one.rows, names), _renamed(one.columns, names)) for one in (before, after)
+    )
+    return _traffic((*small, ("rest", rest)), entry, before, after)
+
+
+@cache
+def _traffic(shape: Shape, entry: int, before: Layout, after: Layout) -> Traffic:
     rows, columns = before.shape
-    row_link, across, sent_row = _line(
-        shape,
-        entry,
-        [tile(before, shape, _held_at(before.rows), c) for c in range(columns)],
-        [_part(shape, Layout((), after.columns), after.rows, c) for c in range(columns)],
-    )
-    column_link, down, sent_column = _line(
-        shape,
-        entry,
-        [_row_part(shape, before, r) for r in range(rows)],
-        [tile(after, shape, r, _held_at(after.columns)) for r in range(rows)],
-    )
+    row_link, across, sent_row = _along_row(shape, entry, before, after)
+    column_link, down, sent_column = _along_column(shape, entry, before, after)
     received = 0
-    for r, c in {(r, c) for r in (0, rows // 2, rows - 1) for c in (0, columns // 2, columns - 1)}:
+    for r, c in {(0, 0), (rows // 2, columns // 2), (rows - 1, columns - 1)}:
         wanted, own = tile(after, shape, r, c), tile(before, shape, r, c)
         if wanted is not None:
             shared = overlap(wanted, own) if own is not None else None
             received = max(received, words(count(wanted) - (count(shared) if shared else 0), entry))
-    return Traffic(received, max(sent_row, sent_column if rows == 1 or not sent_row else 0), row_link, column_link, across, down)
+    sent = max(sent_row, sent_column if rows == 1 or not sent_row else 0)
+    return Traffic(received, sent, row_link, column_link, across, down)
+
+
+def _along_row(shape: Shape, entry: int, before: Layout, after: Layout) -> tuple[int, int, int]:
+    """Count along the first row: what each core of it holds, and what the cores of each column want together.
+
+    Only the dimensions that columns split matter; the block of the others is a factor.
+    """
+    dims = list(dict.fromkeys(d.dim for d in before.columns + after.columns if d.dim))
+    names = {name: str(at) for at, name in enumerate(dims)}
+    small = tuple((names[name], size) for name, size in sorted(shape, key=lambda one: names.get(one[0], "")) if name in names)
+    factor = prod(-(-size // Layout(before.rows, ()).parts(name)) for name, size in shape if name not in names)
+    rows = Layout(before.rows, ()).restricted(dims).renamed(names).rows
+    rows = rows if any(d.dim or d.kind == "one" for d in rows) else ()
+    both = frozenset(names[d.dim] for d in after.rows if d.dim in names)
+    found = _row_line(small, Layout(rows, _renamed(before.columns, names)), _renamed(after.columns, names), both)
+    return words(found[0] * factor, entry), found[1], words(found[2] * factor, entry)
+
+
+def _along_column(shape: Shape, entry: int, before: Layout, after: Layout) -> tuple[int, int, int]:
+    """Count along the first column: what the cores of each row hold together, and what each core of the column wants."""
+    dims = list(dict.fromkeys(d.dim for d in before.rows + after.rows if d.dim))
+    names = {name: str(at) for at, name in enumerate(dims)}
+    small = tuple((names[name], size) for name, size in sorted(shape, key=lambda one: names.get(one[0], "")) if name in names)
+    factor = prod(-(-size // Layout((), after.columns).parts(name)) for name, size in shape if name not in names)
+    columns = Layout((), after.columns).restricted(dims).renamed(names).columns
+    columns = columns if any(d.dim or d.kind == "one" for d in columns) else ()
+    found = _column_line(small, _renamed(before.rows, names), Layout(_renamed(after.rows, names), columns))
+    return words(found[0] * factor, entry), found[1], words(found[2] * factor, entry)
+
+
+def _renamed(axis: Axis, names: Mapping[str, str]) -> Axis:
+    return tuple(split(names[d.dim], d.parts) if d.dim else d for d in axis)
+
+
+@cache
+def _row_line(shape: Shape, before: Layout, after: Axis, both: frozenset[str]) -> tuple[int, int, int]:
+    """`both` are dimensions that the rows split too, of which a column wants everything."""
+    along = Layout((), after)
+    wanted: list[Tile | None] = []
+    for column in range(length(after)):
+        found = tile(along, shape, 0, column)
+        spans = zip(shape, found, strict=True) if found is not None else ()
+        wanted.append(None if found is None else tuple((0, size) if name in both else one for (name, size), one in spans))
+    row = _held_at(before.rows)
+    return _line([tile(before, shape, row, c) for c in range(length(before.columns))], wanted)
+
+
+@cache
+def _column_line(shape: Shape, before: Axis, after: Layout) -> tuple[int, int, int]:
+    along, column = Layout(before, ()), _held_at(after.columns)
+    sources = [tile(along, shape, r, 0) for r in range(length(before))]
+    return _line(sources, [tile(after, shape, r, column) for r in range(length(after.rows))])
 
 
 def _held_at(axis: Axis) -> int:
@@ -98,22 +161,8 @@ def _held_at(axis: Axis) -> int:
     return index
 
 
-def _part(shape: Shape, along: Layout, other: Axis, index: int) -> Tile | None:
-    """Return what a column wants, all its rows together."""
-    both = {digit.dim for digit in other if digit.kind == "split"}
-    found = tile(along, shape, 0, index)
-    return found and tuple((0, size) if name in both else span for (name, size), span in zip(shape, found, strict=True))
-
-
-def _row_part(shape: Shape, before: Layout, index: int) -> Tile | None:
-    """Return what a row holds, all its columns together."""
-    return tile(Layout(before.rows, ()), shape, index, 0)
-
-
-def _line(
-    shape: Shape, entry: int, sources: list[Tile | None], wanted: list[Tile | None]
-) -> tuple[int, int, int]:
-    """Return the words on the busiest link of a line of cores, the longest way, and the most that one core sends."""
+def _line(sources: list[Tile | None], wanted: list[Tile | None]) -> tuple[int, int, int]:
+    """Return the entries on the busiest link of a line of cores, the longest way, and the most that one core sends."""
     holders = _grouped(sources)
     sends: dict[tuple[int, Tile], list[int]] = defaultdict(list)
     for need, takers in _grouped(wanted).items():
@@ -129,7 +178,7 @@ def _line(
     farthest = 0
     sent: dict[int, int] = defaultdict(int)
     for (source, region), takers in sends.items():
-        amount = words(count(region), entry)
+        amount = count(region)
         sent[source] += amount
         high, low = max(takers), min(takers)
         farthest = max(farthest, high - source, source - low)
@@ -156,6 +205,32 @@ def _grouped(tiles: list[Tile | None]) -> Mapping[Tile, list[int]]:
         if one is not None and count(one):
             found.setdefault(one, []).append(index)
     return found
+
+
+def spread_cycles(
+    shape: Shape, entry: int, before: Layout, area: Rectangle, after: Layout, target: Rectangle, clock: Clock
+) -> float:
+    """Return the cycles of moving a tensor to another rectangle.
+
+    The busiest is a core that sends its tile or gets one, or a link of the narrowest way between the two: rows carry
+    what leaves over them, columns what arrives over them.
+    """
+    sent = words(entries(largest_tile(before, shape)), entry)
+    received = words(entries(largest_tile(after, shape)), entry)
+    total = words(entries(shape), entry)
+    rows = min(area.height, copies_out(before, shape))
+    through = -(-total // max(1, rows)) if target.x >= area.x + area.width or target.x + target.width <= area.x else 0
+    far = (
+        abs(area.x + area.width / 2 - target.x - target.width / 2)
+        + abs(area.y + area.height / 2 - target.y - target.height / 2)
+        + (target.width + target.height) / 2
+    )
+    return clock.task + 2 * clock.ramp + max(sent, received, through) * clock.word + far * clock.hop
+
+
+def copies_out(layout: Layout, shape: Shape) -> int:
+    """Return how many rows of a rectangle hold different parts of a tensor."""
+    return prod(digit.parts for digit in layout.rows if digit.kind == "split") or 1
 
 
 # ---- sums

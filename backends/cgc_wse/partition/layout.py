@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Literal, TypeAlias
 
@@ -83,7 +83,14 @@ class Layout:
 
     def parts(self, dim: str) -> int:
         """Return how many blocks a dimension is split into."""
-        return prod(digit.parts for digit in self.digits if digit.dim == dim)
+        found = 1
+        for digit in self.rows:
+            if digit.dim == dim:
+                found *= digit.parts
+        for digit in self.columns:
+            if digit.dim == dim:
+                found *= digit.parts
+        return found
 
     def mapped(self, change: Callable[[Digit], Digit]) -> Layout:
         """Return the layout with every digit changed."""
@@ -150,6 +157,7 @@ def tiles(layout: Layout, shape: Shape) -> tuple[Tile | None, ...]:
     return tuple(tile(layout, shape, r, c) for r in range(rows) for c in range(columns))
 
 
+@lru_cache(maxsize=200_000)
 def tile(layout: Layout, shape: Shape, row: int, column: int) -> Tile | None:
     """Return the tile of one core, None where it holds nothing of the tensor."""
     blocks: dict[str, tuple[int, int]] = {}

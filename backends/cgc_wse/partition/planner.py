@@ -20,9 +20,12 @@ LONGEST = 160
 """Nodes of a stretch."""
 
 
-def plan(flat: Flat, device: Device, run: Run, reason: str = "", price: float = 0.0) -> Plan:
-    """Return the plan of `flat` on a device; `price` is what a byte of a core is worth in cycles."""
-    return _Planning(flat, device, run, reason, price).run()
+def plan(flat: Flat, device: Device, run: Run, reason: str = "", price: float = 0.0, whole: bool = False) -> Plan:
+    """Return the plan of `flat` on a device.
+
+    `price` is what a byte of a core is worth in cycles; `whole` gives everything one rectangle, the whole device.
+    """
+    return _Planning(flat, device, run, reason, price, whole).run()
 
 
 def _phase(path: str) -> str:
@@ -37,7 +40,8 @@ def _layer(path: str) -> str:
 
 
 class _Planning:
-    def __init__(self, flat: Flat, device: Device, run: Run, reason: str, price: float) -> None:
+    def __init__(self, flat: Flat, device: Device, run: Run, reason: str, price: float, whole: bool) -> None:
+        self._one = whole
         self._flat = flat
         self._run = run
         self._reason = reason
@@ -51,7 +55,7 @@ class _Planning:
 
     def run(self) -> Plan:
         nodes = self._flat.graph.body.nodes
-        if self._run == "pipelined":
+        if self._run == "pipelined" and not self._one:
             index, found = regions(nodes, self._flat.sizes, clock_of(self._device), self._whole)
             areas = [found[i][1] for i in index]
         else:

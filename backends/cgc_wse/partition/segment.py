@@ -26,9 +26,9 @@ from cgc_wse.partition.plan import Choice, Home
 from cgc_wse.partition.program import ENTRY_BYTES
 from cgc_wse.partition.rules import NoSuchPartition, Sizes, iteration, rule, shape_of, splittable
 
-MOST = 20
+MOST = 16
 """Layouts of a variable that are looked at."""
-FEW = 12
+FEW = 10
 """Layouts of an input that are looked at."""
 
 
