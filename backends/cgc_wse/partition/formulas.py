@@ -2,10 +2,10 @@
 
 A phase in which words travel takes, as Luczynski et al. (Near-Optimal Wafer-Scale Reduce, HPDC 2024) have it,
 
-    T = task + max(C, W) * word + L * hop + 2 * T_R + D * (2 * T_R + 1 + hops)
+    T = task + 2 * T_R + max(max(C, W) * word + hop, B * word + L * hop)
 
-with C the most words that a core sends or receives, W the most on a link, L the longest way and D further dependent
-steps. Words on links are counted along one row and one column: parts run along their source's row first, then along
+with C the most words that a core sends or receives, W the most on a link, L the longest way and B the words of the
+largest message: either the busiest core or link sets the time, or the farthest message. Words on links are counted along one row and one column: parts run along their source's row first, then along
 their target's column, so that what passes a link of a row is what the row holds and the columns beyond it want, and
 what passes a link of a column is what the rows on this side hold and those beyond want of it.
 """
@@ -39,7 +39,8 @@ from cgc_wse.partition.program import WORD
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What sets the time of a move: words into and out of a core, words on a link by axis, longest ways in hops."""
+    """What sets the time of a move: words into and out of a core, words on a link by axis, longest ways in hops,
+    words of the largest message."""
 
     received: int
     sent: int
@@ -47,6 +48,7 @@ class Traffic:
     column_link: int
     across: int
     down: int
+    message: int
 
     @property
     def nothing(self) -> bool:
@@ -65,13 +67,14 @@ def move_cycles(shape: Shape, entry: int, before: Layout, after: Layout, clock: 
     if found.nothing:
         return 0.0
     busiest = max(found.received, found.sent, found.row_link, found.column_link)
-    return clock.task + 2 * clock.ramp + busiest * clock.word + (found.across + found.down) * clock.hop
+    far = found.message * clock.word + (found.across + found.down) * clock.hop
+    return clock.task + 2 * clock.ramp + max(busiest * clock.word + clock.hop, far)
 
 
 def traffic(shape: Shape, entry: int, before: Layout, after: Layout) -> Traffic:
     """Return what a change of layout moves."""
     if before == after:
-        return Traffic(0, 0, 0, 0, 0, 0)
+        return Traffic(0, 0, 0, 0, 0, 0, 0)
     # Names and order of dimensions do not matter, nor how those that stay whole make up what they do.
     names: dict[str, str] = {}
     for digit in before.digits + after.digits:
@@ -98,7 +101,12 @@ def _traffic(shape: Shape, entry: int, before: Layout, after: Layout) -> Traffic
             shared = overlap(wanted, own) if own is not None else None
             received = max(received, words(count(wanted) - (count(shared) if shared else 0), entry))
     sent = max(sent_row, sent_column if rows == 1 or not sent_row else 0)
-    return Traffic(received, sent, row_link, column_link, across, down)
+    return Traffic(received, sent, row_link, column_link, across, down, _message(shape, entry, before, after))
+
+
+def _message(shape: Shape, entry: int, before: Layout, after: Layout) -> int:
+    """Return the words of the largest part that travels as one: what blocks of both layouts share."""
+    return words(prod(min(-(-size // before.parts(name)), -(-size // after.parts(name))) for name, size in shape), entry)
 
 
 def _along_row(shape: Shape, entry: int, before: Layout, after: Layout) -> tuple[int, int, int]:
@@ -135,22 +143,36 @@ def _renamed(axis: Axis, names: Mapping[str, str]) -> Axis:
 
 @cache
 def _row_line(shape: Shape, before: Layout, after: Axis, both: frozenset[str]) -> tuple[int, int, int]:
-    """`both` are dimensions that the rows split too, of which a column wants everything."""
+    """Count along the first and the last row; `both` are dimensions that rows split too: a column wants all of them."""
     along = Layout((), after)
     wanted: list[Tile | None] = []
     for column in range(length(after)):
         found = tile(along, shape, 0, column)
         spans = zip(shape, found, strict=True) if found is not None else ()
         wanted.append(None if found is None else tuple((0, size) if name in both else one for (name, size), one in spans))
-    row = _held_at(before.rows)
-    return _line([tile(before, shape, row, c) for c in range(length(before.columns))], wanted)
+    columns = range(length(before.columns))
+    lines = [_line([tile(before, shape, row, c) for c in columns], wanted) for row in _ends(before.rows)]
+    return _most(lines)
 
 
 @cache
 def _column_line(shape: Shape, before: Axis, after: Layout) -> tuple[int, int, int]:
-    along, column = Layout(before, ()), _held_at(after.columns)
+    along = Layout(before, ())
     sources = [tile(along, shape, r, 0) for r in range(length(before))]
-    return _line(sources, [tile(after, shape, r, column) for r in range(length(after.rows))])
+    rows = range(length(after.rows))
+    return _most([_line(sources, [tile(after, shape, r, column) for r in rows]) for column in _ends(after.columns)])
+
+
+def _most(lines: list[tuple[int, int, int]]) -> tuple[int, int, int]:
+    peak, far, sent = (max(values) for values in zip(*lines, strict=True))
+    return peak, far, sent
+
+
+def _ends(axis: Axis) -> tuple[int, ...]:
+    """Return the first index along an axis at which something is held, and the last."""
+    if any(digit.kind == "one" for digit in axis):
+        return (_held_at(axis),)
+    return (0, length(axis) - 1) if axis else (0,)
 
 
 def _held_at(axis: Axis) -> int:
@@ -264,18 +286,19 @@ def summing(shape: Shape, entry: int, before: Axis, after: Axis, result: Layout)
 def sum_cycles(found: Summing, clock: Clock) -> float:
     """Return the cycles of chains of sums.
 
-    Towards one target two chains meet in the middle; towards all of them as many pieces as there are cores run both
-    ways, and each core hands on those that end beyond it.
+    Towards one target two chains meet in the middle, whose core gets the words of both. Towards all of a group of P
+    cores, P pieces run both ways; a core gets those that end in it or beyond, P + 1 in all, once the first of them have
+    come half the way.
     """
     if found.group == 1:
         return 0.0
     step = clock.relay + found.stride * clock.hop
+    amount = found.words * clock.word * found.stride
+    far, near = found.group // 2, (found.group - 1) // 2
     if found.targets == 1:
-        middle = found.group // 2
-        arms = 1 if found.group == 2 else 2
-        return clock.task + middle * step + max(arms, found.stride) * found.words * clock.word
-    busiest = max(found.group + 1, found.stride * (found.group - 1))
-    return clock.task + (found.group - 1) * step + busiest * found.words * clock.word
+        return clock.task + max(far * step + amount, near * step + 2 * amount if near else 0.0) - 1
+    alone = (found.group - 1) * step + amount
+    return clock.task + max(alone, near * step + (found.group + 1) * amount if near else 0.0) - 1
 
 
 def summed_axis(axis: Axis) -> Axis:

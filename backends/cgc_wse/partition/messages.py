@@ -26,7 +26,7 @@ def travelling(source: Buffer, result: Buffer, color: int) -> tuple[Message, ...
 def chains(source: Buffer, result: Buffer, color: int) -> tuple[Message, ...]:
     """Return the messages of sums: towards each core that gets one, a chain from each end of its group.
 
-    What a core sends is what came to it with its own part added. Pieces for the farthest core of a group come first.
+    What a core sends is what came to it with its own part added.
     """
     have = source.tiles()
     groups: dict[tuple[object, ...], list[Core]] = defaultdict(list)
@@ -36,20 +36,16 @@ def chains(source: Buffer, result: Buffer, color: int) -> tuple[Message, ...]:
     wanted = held(result.layout, result.shape, result.area)
     for group in groups.values():
         members = [core for core in group if core in have]
-        for target in _far_first([core for core in members if core in wanted], members):
-            middle, region = members.index(target), wanted[target]
-            for arm in (members[:middle], members[:middle:-1]):
+        targets = [core for core in members if core in wanted]
+        for low, high in zip(reversed(targets), targets, strict=True):
+            # What goes farthest goes first, either way.
+            for target, arm in ((low, members[: members.index(low)]), (high, members[: members.index(high) : -1])):
+                region = wanted[target]
                 after: int | None = None
                 for here, there in pairwise([*arm, target]):
                     found.append(Message(here, (there,), region, words_of(source, region), color, after))
                     after = len(found) - 1
     return tuple(found)
-
-
-def _far_first(targets: list[Core], members: list[Core]) -> list[Core]:
-    """Return targets from the ends of a group inwards, one end after the other."""
-    middle = (len(members) - 1) / 2
-    return sorted(targets, key=lambda core: -abs(members.index(core) - middle))
 
 
 def _others(source: Buffer, core: Core) -> tuple[object, ...]:

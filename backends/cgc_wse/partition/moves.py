@@ -41,7 +41,7 @@ def held(layout: Layout, shape: Shape, area: Rectangle) -> dict[Core, Tile]:
 def parts(shape: Shape, before: Layout, area: Rectangle, after: Layout, target: Rectangle) -> list[Part]:
     """Return the parts that fill `after` on `target` out of `before` on `area`, sources row by row.
 
-    A part whose only target is its source does not travel.
+    A source's parts that go farthest come first. A part whose only target is its source does not travel.
     """
     holders: dict[Tile, list[Core]] = defaultdict(list)
     for core, tile in held(before, shape, area).items():
@@ -57,8 +57,14 @@ def parts(shape: Shape, before: Layout, area: Rectangle, after: Layout, target: 
                 near = set(sources)
                 for core in cores:
                     found[core if core in near else _nearest(core, sources), region].append(core)
-    ordered = sorted(found.items(), key=lambda item: (item[0][0][1], item[0][0][0], item[0][1]))
+    ordered = sorted(
+        found.items(), key=lambda item: (item[0][0][1], item[0][0][0], -_farthest(item[0][0], item[1]), item[0][1])
+    )
     return [Part(source, tuple(targets), region) for (source, region), targets in ordered]
+
+
+def _farthest(source: Core, targets: list[Core]) -> int:
+    return max(abs(x - source[0]) + abs(y - source[1]) for x, y in targets)
 
 
 def _nearest(core: Core, sources: list[Core]) -> Core:
