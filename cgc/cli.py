@@ -11,6 +11,7 @@ import click
 from cgc.cli_cost import cost
 from cgc.cli_experiments import coordcheck, sweep
 from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
+from cgc.cli_simulate import simulate
 from cgc.diagnostics import InputError
 from cgc.driver import Timings, UsageError, parse_overrides
 from cgc.version import VERSION
@@ -365,5 +366,6 @@ def completion(shell: str) -> None:
 
 
 main.add_command(cost)
+main.add_command(simulate)
 main.add_command(coordcheck)
 main.add_command(sweep)

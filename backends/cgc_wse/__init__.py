@@ -17,6 +17,8 @@ from cgc.target import (
     DecodeRequest,
     Evaluator,
     KernelRequest,
+    SimulationAnswer,
+    SimulationRequest,
     TargetError,
     text_artifact,
 )
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from cgc.program import Device, Program
 
 DEFAULT_DEVICE = "wse2"
+SIMULATED_DEVICE = "tiny16"
 
 
 def find_device(program: Program, name: str | None) -> Device:
@@ -96,6 +99,19 @@ class WaferTarget:
         from cgc_wse.kernel_cost.decode import decode
 
         return decode(program, find_device(program, request.device), request)
+
+
+    def simulate(self, program: Program, request: SimulationRequest) -> SimulationAnswer:
+        """Run the program's partition, tile by tile.
+
+        Raises:
+            TargetError: the model has no such mode (CG0640), does not fit (CG0641), the device is too large to be
+                simulated (CG0642), or a size is out of range (CG0604, CG0606).
+            InputError: the device cannot be read.
+        """
+        from cgc_wse.simulate.requests import simulate
+
+        return simulate(program, request, find_device(program, request.device or SIMULATED_DEVICE))
 
 
 TARGET = WaferTarget()

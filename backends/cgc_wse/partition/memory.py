@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cgc.ir.ops import opcode
 from cgc_wse.partition.flat import CATEGORIES, Category
-from cgc_wse.partition.layout import block, values
-from cgc_wse.partition.moves import Core, cores_of
+from cgc_wse.partition.layout import Layout, Shape, block, values
+from cgc_wse.partition.moves import Core, Rectangle, cores_of
 from cgc_wse.partition.program import CODE, DESCRIPTOR, Buffer, Load, Local, Partitioned, Step, View, reads, writes
 
 
@@ -23,18 +24,18 @@ class Peak:
     tensors: tuple[tuple[str, Category, int], ...]
 
 
-def buffer_bytes(buffer: Buffer) -> dict[Core, int]:
-    """Return the bytes of a buffer in each core, from the lengths of blocks."""
-    found: dict[Core, int] = {}
-    for core in cores_of(buffer.area):
-        size = _entries(buffer, core[1] - buffer.area.y, core[0] - buffer.area.x) * buffer.entry
-        if size:
-            found[core] = size
-    return found
+def buffer_bytes(buffer: Buffer) -> Mapping[Core, int]:
+    """Return the bytes of a buffer in each core that has some, from the lengths of blocks."""
+    return _bytes(buffer.layout, buffer.shape, buffer.entry, buffer.area)
 
 
-def _entries(buffer: Buffer, row: int, column: int) -> int:
-    layout = buffer.layout
+@lru_cache(maxsize=20_000)
+def _bytes(layout: Layout, shape: Shape, entry: int, area: Rectangle) -> Mapping[Core, int]:
+    sizes = {core: _entries(layout, shape, core[1] - area.y, core[0] - area.x) * entry for core in cores_of(area)}
+    return {core: size for core, size in sizes.items() if size}
+
+
+def _entries(layout: Layout, shape: Shape, row: int, column: int) -> int:
     place = values(layout.rows, row) + values(layout.columns, column)
     index: dict[str, int] = {}
     for digit, value in zip(layout.digits, place, strict=True):
@@ -43,7 +44,7 @@ def _entries(buffer: Buffer, row: int, column: int) -> int:
         if digit.kind == "split":
             index[digit.dim] = index.get(digit.dim, 0) * digit.parts + value
     total = 1
-    for name, size in buffer.shape:
+    for name, size in shape:
         low, high = block(size, layout.parts(name), index.get(name, 0))
         total *= high - low
     return total

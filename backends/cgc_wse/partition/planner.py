@@ -20,12 +20,13 @@ LONGEST = 160
 """Nodes of a stretch."""
 
 
-def plan(flat: Flat, device: Device, run: Run, reason: str = "", price: float = 0.0, whole: bool = False) -> Plan:
+def plan(flat: Flat, device: Device, run: Run, reason: str = "", price: float = 0.0, balance: float = 0.0, whole: bool = False) -> Plan:
     """Return the plan of `flat` on a device.
 
-    `price` is what a byte of a core is worth in cycles; `whole` gives everything one rectangle, the whole device.
+    `price` is what a byte of a core is worth in cycles, `balance` how far rectangles go by what blocks hold rather than
+    by their work; `whole` gives everything one rectangle, the whole device.
     """
-    return _Planning(flat, device, run, reason, price, whole).run()
+    return _Planning(flat, device, run, reason, price, balance, whole).run()
 
 
 def _phase(path: str) -> str:
@@ -40,8 +41,11 @@ def _layer(path: str) -> str:
 
 
 class _Planning:
-    def __init__(self, flat: Flat, device: Device, run: Run, reason: str, price: float, whole: bool) -> None:
+    def __init__(
+        self, flat: Flat, device: Device, run: Run, reason: str, price: float, balance: float, whole: bool
+    ) -> None:
         self._one = whole
+        self._balance = balance
         self._flat = flat
         self._run = run
         self._reason = reason
@@ -56,7 +60,7 @@ class _Planning:
     def run(self) -> Plan:
         nodes = self._flat.graph.body.nodes
         if self._run == "pipelined" and not self._one:
-            index, found = regions(nodes, self._flat.sizes, clock_of(self._device), self._whole)
+            index, found = regions(nodes, self._flat.sizes, clock_of(self._device), self._whole, self._balance)
             areas = [found[i][1] for i in index]
         else:
             found = [("the whole wafer", self._whole)]

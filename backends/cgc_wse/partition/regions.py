@@ -16,8 +16,6 @@ from cgc_wse.partition.rules import Sizes, iteration, shape_of
 from cgc_wse.placement import Share, divide, group
 
 PREFIXES = ("grad.", "adamw.")
-LARGE = 8
-"""Cores for each block from which on blocks inside blocks get rectangles of their own."""
 
 
 def own_path(path: str) -> str:
@@ -39,36 +37,51 @@ def blocks(nodes: Sequence[Node], depth: int) -> list[str]:
 
 
 def regions(
-    nodes: Sequence[Node], sizes: Sizes, clock: Clock, area: Rectangle
+    nodes: Sequence[Node], sizes: Sizes, clock: Clock, area: Rectangle, balance: float
 ) -> tuple[list[int], list[tuple[str, Rectangle]]]:
-    """Return for every node the index of its region, and the regions: name and rectangle."""
+    """Return for every node the index of its region, and the regions: name and rectangle.
+
+    Areas are in proportion to cycles of work, `balance` of it to what has to be held instead.
+    """
     names = blocks(nodes, 1)
     order = list(dict.fromkeys(name for name in names if name))
     if not order:
         return [0] * len(nodes), [("model", area)]
-    work = dict.fromkeys(order, 1.0)
-    last = order[0]
     homes: list[str] = []
     for node, name in zip(nodes, names, strict=True):
-        last = name or _near(node, homes, last)
-        homes.append(last)
-        work[last] += work_cycles(node, iteration(node, sizes), clock) + _memory(node, sizes)
-    shared = _merged(order, work, area.cores)
-    share = group([Share(sum(work[name] for name in names)) for names in shared])
+        homes.append(name or (homes[-1] if homes else order[0]))
+    work = dict.fromkeys(order, 0.0)
+    for node, name in zip(nodes, homes, strict=True):
+        work[name] += work_cycles(node, iteration(node, sizes), clock)
+    held = _held(nodes, homes, sizes)
+    most, all_work = sum(held.values()) or 1.0, sum(work.values()) or 1.0
+    weights = {
+        name: (1 - balance) * work[name] / all_work + balance * held.get(name, 0.0) / most + 1e-6 for name in order
+    }
+    shared = _merged(order, weights, area.cores)
+    share = group([Share(sum(weights[name] for name in names)) for names in shared])
     found = divide(share, area)
     index = {name: at for at, names in enumerate(shared) for name in names}
     titles = [names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}" for names in shared]
     return [index[name] for name in homes], list(zip(titles, found, strict=True))
 
 
-def _near(node: Node, homes: Sequence[str], last: str) -> str:
-    """Return the block of what has no path: that of the node before."""
-    return homes[-1] if homes else last
-
-
-def _memory(node: Node, sizes: Sizes) -> float:
-    """Return the entries a node makes, as work: a block with much to hold needs cores too."""
-    return float(sum(entries(shape_of(value.type, sizes)) for value in node.outputs)) / 4
+def _held(nodes: Sequence[Node], homes: Sequence[str], sizes: Sizes) -> dict[str, float]:
+    """Return the entries that each block holds for long: what it is given, and what a later phase reads of it."""
+    held: dict[str, float] = {}
+    made: dict[str, tuple[str, str]] = {}
+    seen: set[str] = set()
+    for node, home in zip(nodes, homes, strict=True):
+        phase = next((prefix for prefix in PREFIXES if node.path.startswith(prefix)), "")
+        for value in node.inputs:
+            where, when = made.get(value.name, (home, ""))
+            given = value.name not in made
+            if value.name not in seen and (given or when != phase):
+                seen.add(value.name)
+                held[where] = held.get(where, 0.0) + entries(shape_of(value.type, sizes))
+        for value in node.outputs:
+            made[value.name] = (home, phase)
+    return held
 
 
 def _merged(order: Sequence[str], work: dict[str, float], most: int) -> list[list[str]]:
