@@ -73,9 +73,14 @@ class WaferTarget:
         )
         return Compilation(artifacts, result.report, result.data)
 
-    def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:  # noqa: ARG002
-        """Return none: this target says what a program costs, it does not run it."""
-        return ()
+    def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:
+        """Return the program partitioned over a few simulated cores, every block on its own, and all on all of them."""
+        from cgc_wse.simulate.evaluate import evaluator, small_device
+
+        device = small_device()
+        size = f"{device.columns} x {device.rows} cores"
+        yield f"{size}, pipelined", evaluator(program, device, "pipelined")
+        yield f"{size}, streaming", evaluator(program, device, "streaming")
 
     def kernel_cost(self, request: KernelRequest) -> CostAnswer:
         """Return what one kernel costs.

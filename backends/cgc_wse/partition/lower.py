@@ -195,9 +195,8 @@ class _Lowering:
         home = self._left.get(value.name) or self._plan.homes[value.name]
         buffer = self._buffer(value, home.layout, home.area, self._flat.category(value.name))
         # Room is made while the segment before is at work.
-        posted = self._starts[-2] if len(self._starts) > 1 else self._starts[-1]
-        if value.name in self._stored:
-            posted = self._starts[-1]
+        starts = self._starts or [0]
+        posted = starts[-1] if value.name in self._stored else starts[-2:][0]
         parts = entering(buffer, self._color)
         self._emit(Load(self._stored.get(value.name, value.name), buffer, parts, posted))
         return buffer
@@ -276,8 +275,10 @@ class _Lowering:
             self._store(value, buffer)
 
     def _store(self, value: Value, buffer: Buffer) -> None:
-        self._emit(Store(value.name, buffer, leaving(buffer, self._color)))
-        self._stored[value.name] = value.name
+        # What leaves under its name may also have come in under it.
+        name = f"stored {value.name}"
+        self._emit(Store(name, buffer, leaving(buffer, self._color)))
+        self._stored[value.name] = name
         self._left[value.name] = Home(buffer.area, buffer.layout, True)
 
     def _outputs(self) -> tuple[dict[str, Buffer], dict[str, str]]:
@@ -287,14 +288,14 @@ class _Lowering:
         for name, value in zip(graph.outputs, graph.body.results, strict=True):
             self._path = name
             if value.name in self._stored:
-                outside[name] = value.name
+                outside[name] = self._stored[value.name]
             elif name in self._flat.kept and (
                 self._plan.run == "pipelined" or self._flat.category(value.name) == "KV cache"
             ):
                 outputs[name] = self._result(value)
             else:
                 self._store(value, self._result(value))
-                outside[name] = value.name
+                outside[name] = self._stored[value.name]
         return outputs, outside
 
     def _result(self, value: Value) -> Buffer:
