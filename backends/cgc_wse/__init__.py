@@ -105,7 +105,6 @@ class WaferTarget:
 
         return decode(program, find_device(program, request.device), request)
 
-
     def simulate(self, program: Program, request: SimulationRequest) -> SimulationAnswer:
         """Run the program's partition, tile by tile.
 

@@ -92,12 +92,17 @@ def step_cycles(step: Step, clock: Clock) -> float:
             source, result = step.source, step.result
             if source.area == result.area:
                 return move_cycles(source.shape, source.entry, source.layout, result.layout, clock)
-            return spread_cycles(source.shape, source.entry, source.layout, source.area, result.layout, result.area, clock)
+            return spread_cycles(
+                source.shape, source.entry, source.layout, source.area, result.layout, result.area, clock
+            )
         case Sum():
             return _sum(step, clock)
         case Load():
-            return 2 * clock.hop + (step.result.area.width + step.result.area.height) * clock.hop + clock.ramp + (
-                _tile_words(step.result) * clock.word
+            return (
+                2 * clock.hop
+                + (step.result.area.width + step.result.area.height) * clock.hop
+                + clock.ramp
+                + (_tile_words(step.result) * clock.word)
             )
         case Store():
             return clock.task + clock.ramp + _tile_words(step.source) * clock.word

@@ -49,15 +49,7 @@ def check(program: Partitioned, sizes: Sizes) -> list[str]:
 
 
 def _step(step: Step, sizes: Sizes, colors: int, there: set[int]) -> Iterator[str]:
-    for buffer in (*reads(step), *writes(step)):
-        for fault in faults(buffer.layout, buffer.shape, buffer.area.height, buffer.area.width):
-            yield f"`{buffer.value}`: {fault}"
-    for buffer in reads(step):
-        if buffer.root not in there:
-            yield f"`{buffer.value}` is read where it is not there"
-    for message in messages(step):
-        if not 0 <= message.color < colors:
-            yield f"there is no color {message.color}"
+    yield from _common(step, colors, there)
     match step:
         case Local():
             yield from _local(step, sizes)
@@ -71,6 +63,18 @@ def _step(step: Step, sizes: Sizes, colors: int, there: set[int]) -> Iterator[st
             yield from _covered(step.result, _arriving(step.messages), {})
         case Store():
             yield from _leaves(step)
+
+
+def _common(step: Step, colors: int, there: set[int]) -> Iterator[str]:
+    for buffer in (*reads(step), *writes(step)):
+        for fault in faults(buffer.layout, buffer.shape, buffer.area.height, buffer.area.width):
+            yield f"`{buffer.value}`: {fault}"
+    for buffer in reads(step):
+        if buffer.root not in there:
+            yield f"`{buffer.value}` is read where it is not there"
+    for message in messages(step):
+        if not 0 <= message.color < colors:
+            yield f"there is no color {message.color}"
 
 
 def _local(step: Local, sizes: Sizes) -> Iterator[str]:

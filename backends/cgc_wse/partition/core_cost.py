@@ -111,6 +111,6 @@ def _length(node: Node, dim: str) -> int:
 
 def _product(space: Shape, over: tuple[str, ...], entries: int, clock: Clock) -> float:
     """Vectors run over the longest dimension of the result, loops over all but the second longest of the others."""
-    kept = sorted((size for name, size in space if name not in over), reverse=True) + [1, 1]
+    kept = [*sorted((size for name, size in space if name not in over), reverse=True), 1, 1]
     instructions = entries / kept[0]
     return instructions / kept[1] * clock.loop + instructions * (clock.vector + kept[0] / clock.lanes)

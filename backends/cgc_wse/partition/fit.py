@@ -95,7 +95,9 @@ def _certainly(flat: Flat, device: Device, wish: Wish) -> None:
     if least > capacity:
         text = f"{what}, takes {least:,} bytes; all cores of {device.name} have {capacity:,}, {least - capacity:,} less"
         stream = "`--run streaming`, " if wish == "pipelined" else ""
-        hint = f"{stream}a smaller model (`--set layers=2`), or a device with {-(-least // device.memory):,} cores or more"
+        hint = (
+            f"{stream}a smaller model (`--set layers=2`), or a device with {-(-least // device.memory):,} cores or more"
+        )
         raise TargetError("CG0641", text, hint)
 
 

@@ -5,9 +5,11 @@ A phase in which words travel takes, as Luczynski et al. (Near-Optimal Wafer-Sca
     T = task + 2 * T_R + max(max(C, W) * word + hop, B * word + L * hop)
 
 with C the most words that a core sends or receives, W the most on a link, L the longest way and B the words of the
-largest message: either the busiest core or link sets the time, or the farthest message. Words on links are counted along one row and one column: parts run along their source's row first, then along
-their target's column, so that what passes a link of a row is what the row holds and the columns beyond it want, and
-what passes a link of a column is what the rows on this side hold and those beyond want of it.
+largest message: either the busiest core or link sets the time, or the farthest message.
+
+Words on links are counted along rows and columns, the first and the last: parts run along their source's row first,
+then along their target's column, so that what passes a link of a row is what the row holds and the columns beyond it
+want, and what passes a link of a column is what the rows on this side hold and those beyond want of it.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ from cgc_wse.partition.program import WORD
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """What sets the time of a move: words into and out of a core, words on a link by axis, longest ways in hops,
-    words of the largest message."""
+    words of the largest message.
+    """
 
     received: int
     sent: int
@@ -83,9 +86,7 @@ def traffic(shape: Shape, entry: int, before: Layout, after: Layout) -> Traffic:
     rest = prod(size for name, size in shape if name not in names)
     sizes = dict(shape)
     small = tuple((short, sizes[name]) for name, short in names.items())
-    before, after = (
-        Layout(_renamed(one.rows, names), _renamed(one.columns, names)) for one in (before, after)
-    )
+    before, after = (Layout(_renamed(one.rows, names), _renamed(one.columns, names)) for one in (before, after))
     return _traffic((*small, ("rest", rest)), entry, before, after)
 
 
@@ -106,17 +107,21 @@ def _traffic(shape: Shape, entry: int, before: Layout, after: Layout) -> Traffic
 
 def _message(shape: Shape, entry: int, before: Layout, after: Layout) -> int:
     """Return the words of the largest part that travels as one: what blocks of both layouts share."""
-    return words(prod(min(-(-size // before.parts(name)), -(-size // after.parts(name))) for name, size in shape), entry)
+    return words(
+        prod(min(-(-size // before.parts(name)), -(-size // after.parts(name))) for name, size in shape), entry
+    )
 
 
 def _along_row(shape: Shape, entry: int, before: Layout, after: Layout) -> tuple[int, int, int]:
-    """Count along the first row: what each core of it holds, and what the cores of each column want together.
+    """Count along a row: what each core of it holds, and what the cores of each column want together.
 
     Only the dimensions that columns split matter; the block of the others is a factor.
     """
     dims = list(dict.fromkeys(d.dim for d in before.columns + after.columns if d.dim))
     names = {name: str(at) for at, name in enumerate(dims)}
-    small = tuple((names[name], size) for name, size in sorted(shape, key=lambda one: names.get(one[0], "")) if name in names)
+    small = tuple(
+        (names[name], size) for name, size in sorted(shape, key=lambda one: names.get(one[0], "")) if name in names
+    )
     factor = prod(-(-size // Layout(before.rows, ()).parts(name)) for name, size in shape if name not in names)
     rows = Layout(before.rows, ()).restricted(dims).renamed(names).rows
     rows = rows if any(d.dim or d.kind == "one" for d in rows) else ()
@@ -126,10 +131,12 @@ def _along_row(shape: Shape, entry: int, before: Layout, after: Layout) -> tuple
 
 
 def _along_column(shape: Shape, entry: int, before: Layout, after: Layout) -> tuple[int, int, int]:
-    """Count along the first column: what the cores of each row hold together, and what each core of the column wants."""
+    """Count along a column: what the cores of each row hold together, and what each core of the column wants."""
     dims = list(dict.fromkeys(d.dim for d in before.rows + after.rows if d.dim))
     names = {name: str(at) for at, name in enumerate(dims)}
-    small = tuple((names[name], size) for name, size in sorted(shape, key=lambda one: names.get(one[0], "")) if name in names)
+    small = tuple(
+        (names[name], size) for name, size in sorted(shape, key=lambda one: names.get(one[0], "")) if name in names
+    )
     factor = prod(-(-size // Layout((), after.columns).parts(name)) for name, size in shape if name not in names)
     columns = Layout((), after.columns).restricted(dims).renamed(names).columns
     columns = columns if any(d.dim or d.kind == "one" for d in columns) else ()
@@ -149,7 +156,9 @@ def _row_line(shape: Shape, before: Layout, after: Axis, both: frozenset[str]) -
     for column in range(length(after)):
         found = tile(along, shape, 0, column)
         spans = zip(shape, found, strict=True) if found is not None else ()
-        wanted.append(None if found is None else tuple((0, size) if name in both else one for (name, size), one in spans))
+        wanted.append(
+            None if found is None else tuple((0, size) if name in both else one for (name, size), one in spans)
+        )
     columns = range(length(before.columns))
     lines = [_line([tile(before, shape, row, c) for c in columns], wanted) for row in _ends(before.rows)]
     return _most(lines)
@@ -240,7 +249,7 @@ def spread_cycles(
     sent = words(entries(largest_tile(before, shape)), entry)
     received = words(entries(largest_tile(after, shape)), entry)
     total = words(entries(shape), entry)
-    rows = min(area.height, copies_out(before, shape))
+    rows = min(area.height, _parts_out(before))
     through = -(-total // max(1, rows)) if target.x >= area.x + area.width or target.x + target.width <= area.x else 0
     far = (
         abs(area.x + area.width / 2 - target.x - target.width / 2)
@@ -250,7 +259,7 @@ def spread_cycles(
     return clock.task + 2 * clock.ramp + max(sent, received, through) * clock.word + far * clock.hop
 
 
-def copies_out(layout: Layout, shape: Shape) -> int:
+def _parts_out(layout: Layout) -> int:
     """Return how many rows of a rectangle hold different parts of a tensor."""
     return prod(digit.parts for digit in layout.rows if digit.kind == "split") or 1
 
@@ -309,8 +318,3 @@ def summed_axis(axis: Axis) -> Axis:
 def has_sums(axis: Axis) -> bool:
     """Tell whether something is to be summed along an axis."""
     return any(digit.kind == "sum" for digit in axis)
-
-
-def axis_length(axis: Axis) -> int:
-    """Return the number of cores along an axis."""
-    return length(axis)

@@ -203,6 +203,8 @@ def faults(layout: Layout, shape: Shape, rows: int, columns: int) -> list[str]:
     if layout.shape != (rows, columns):
         found.append(f"a layout for {layout.shape[0]} x {layout.shape[1]} cores on a rectangle of {rows} x {columns}")
     names = {name for name, _ in shape}
-    found += [f"splits `{d.dim}`, which the tensor lacks" for d in layout.digits if d.kind == "split" and d.dim not in names]
+    found += [
+        f"splits `{d.dim}`, which the tensor lacks" for d in layout.digits if d.kind == "split" and d.dim not in names
+    ]
     found += [f"holds it at {d.at} of {d.parts}" for d in layout.digits if d.kind == "one" and not 0 <= d.at < d.parts]
     return found

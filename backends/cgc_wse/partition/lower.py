@@ -150,7 +150,16 @@ class _Lowering:
         shape = shape_of(value.type, self._flat.sizes)
         own = self._count if root is None else root
         return Buffer(
-            self._count, value.name, self._path or value.name, shape, value.type.dtype, layout, area, category, own, home
+            self._count,
+            value.name,
+            self._path or value.name,
+            shape,
+            value.type.dtype,
+            layout,
+            area,
+            category,
+            own,
+            home,
         )
 
     def _live_in(self, value: Value, home: Home) -> None:
@@ -224,8 +233,7 @@ class _Lowering:
         work = place.choice.work
         needed = rule(node, work, self._flat.sizes)
         operands = tuple(
-            self._operand(value, layout, place.area)
-            for value, layout in zip(node.inputs, needed.operands, strict=True)
+            self._operand(value, layout, place.area) for value, layout in zip(node.inputs, needed.operands, strict=True)
         )
         if is_view(node.op):
             category = self._flat.categories.get(node.output.name, operands[0].category)
@@ -309,7 +317,8 @@ class _Lowering:
 def _scattered(before: Sequence[object], wanted: Sequence[object]) -> bool:
     """Tell whether the sums end where they are wanted: each core gets its piece."""
     return len(before) == len(wanted) and all(
-        getattr(b, "kind", "") != "sum" or getattr(w, "kind", "") == "split" for b, w in zip(before, wanted, strict=True)
+        getattr(b, "kind", "") != "sum" or getattr(w, "kind", "") == "split"
+        for b, w in zip(before, wanted, strict=True)
     )
 
 

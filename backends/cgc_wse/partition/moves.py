@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 from cgc_wse.partition.layout import Layout, Shape, Tile, count, overlap, tiles
@@ -91,6 +92,6 @@ def tree(source: Core, targets: tuple[Core, ...]) -> dict[Core, tuple[Core, ...]
     children: dict[Core, dict[Core, None]] = {}
     for target in targets:
         way = route(source, target)
-        for here, there in zip(way, way[1:], strict=False):
+        for here, there in pairwise(way):
             children.setdefault(here, {})[there] = None
     return {here: tuple(there) for here, there in children.items()}

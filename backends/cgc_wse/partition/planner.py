@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cgc.ir.graph import Node, Value
-from cgc.ir.ops import Constant, Position
 from cgc.program import Device
 from cgc_wse.partition.core_cost import clock_of
 from cgc_wse.partition.flat import Flat
@@ -20,7 +19,15 @@ LONGEST = 160
 """Nodes of a stretch."""
 
 
-def plan(flat: Flat, device: Device, run: Run, reason: str = "", price: float = 0.0, balance: float = 0.0, whole: bool = False) -> Plan:
+def plan(
+    flat: Flat,
+    device: Device,
+    run: Run,
+    reason: str = "",
+    price: float = 0.0,
+    balance: float = 0.0,
+    whole: bool = False,
+) -> Plan:
     """Return the plan of `flat` on a device.
 
     `price` is what a byte of a core is worth in cycles, `balance` how far rectangles go by what blocks hold rather than
@@ -65,10 +72,8 @@ class _Planning:
         else:
             found = [("the whole wafer", self._whole)]
             areas = [self._whole] * len(nodes)
-        segment = 0
-        for start, end in _stretches(nodes, areas):
+        for segment, (start, end) in enumerate(_stretches(nodes, areas)):
             self._stretch(nodes[start:end], areas[start], segment)
-            segment += 1
         self._unread()
         return Plan(self._run, self._reason, tuple(self._places), self._homes, tuple(found), self._cycles)
 
@@ -124,8 +129,3 @@ def with_choice(found: Plan, index: int, choice: Choice) -> Plan:
     places = list(found.places)
     places[index] = replace(places[index], choice=choice)
     return replace(found, places=tuple(places))
-
-
-def generated(node: Node) -> bool:
-    """Tell whether a node is made where it is needed."""
-    return isinstance(node.op, Constant | Position)

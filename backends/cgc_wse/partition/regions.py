@@ -48,7 +48,7 @@ def regions(
     if not order:
         return [0] * len(nodes), [("model", area)]
     homes: list[str] = []
-    for node, name in zip(nodes, names, strict=True):
+    for name in names:
         homes.append(name or (homes[-1] if homes else order[0]))
     work = dict.fromkeys(order, 0.0)
     for node, name in zip(nodes, homes, strict=True):

@@ -212,7 +212,12 @@ def _merged(layout: Layout, dims: Shape, into: str) -> Layout:
         before = dims[: names.index(split_dims[-1][0])]
         if any(size > 1 and layout.parts(name) != size for name, size in before):
             raise NoSuchPartition(f"`{split_dims[-1][0]}` is not the first of `{into}`")
-    return Layout(*(canonical(split(into, d.parts) if d in order and d.dim else d for d in axis) for axis in (layout.rows, layout.columns)))
+    return Layout(
+        *(
+            canonical(split(into, d.parts) if d in order and d.dim else d for d in axis)
+            for axis in (layout.rows, layout.columns)
+        )
+    )
 
 
 def reduction(op: Op) -> ReduceKind:

@@ -302,13 +302,15 @@ def reduction_cycles(found: Layout, wanted: Layout, value: Value, sizes: Sizes, 
 
 
 def _next(before: Axis, wanted: Axis) -> Axis:
-    if len(before) == len(wanted) and all(b.kind != "sum" or w.kind == "split" for b, w in zip(before, wanted, strict=True)):
+    if len(before) == len(wanted) and all(
+        b.kind != "sum" or w.kind == "split" for b, w in zip(before, wanted, strict=True)
+    ):
         return wanted
     return summed_axis(before)
 
 
 def between(shape: Shape, entry: int, home: Home, need: Layout, area: Rectangle, clock: Clock) -> float:
-    """Return the cycles of moving a tensor to another rectangle: the most that a core or the shared border lets through."""
+    """Return the cycles of moving a tensor to another rectangle: what a core or the border between lets through."""
     tile = words(entries(largest_tile(need, shape)), entry)
     own = words(entries(largest_tile(home.layout, shape)), entry)
     border = min(max(home.area.width, home.area.height), max(area.width, area.height))

@@ -1,17 +1,16 @@
 """The wafer runs a partitioned program: every core its steps in order, with its own clock, memory and numbers.
 
-Local work takes its cycles on the core. A step with messages starts its tasks, sends what the core has to send, and ends
-when all of that has left the core and all that was to come has come. A core that sums on a chain hands on what comes as
-it comes: its message starts when the head of the one before is there. What crosses the west edge waits for its turn on
-the link off the wafer, in each direction.
+Local work takes its cycles on the core. A step with messages starts its tasks, sends what the core has to send, and
+ends when all of that has left the core and all that was to come has come. A core that sums on a chain hands on what comes
+as it comes: its message starts when the head of the one before is there. What crosses the west edge waits for its turn
+on the link off the wafer, in each direction.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from cgc_wse.partition.program import (
 )
 from cgc_wse.simulate.fabric import Delivery, Fabric, Flight
 from cgc_wse.simulate.memory import Memories
-from cgc_wse.simulate.tiles import Arithmetic, combined, whole
+from cgc_wse.simulate.tiles import Arithmetic, combined
 
 
 class Deadlock(Exception):
@@ -50,7 +49,8 @@ class Deadlock(Exception):
 class Run:
     """What a run gave: results by name, cycles, the most bytes of each core, and the words that each link carried.
 
-    `started` is for each step when its first core began it, `ended` when its last core was through.
+    `started` is for each step when its first core began it, `ended` when its last core was through, `longest` what it
+    took the core that it took longest, waiting for others not counted in local work.
     """
 
     outputs: dict[str, Array]
@@ -60,17 +60,20 @@ class Run:
     busy: Mapping[Core, float]
     started: Mapping[int, float]
     ended: Mapping[int, float]
+    longest: Mapping[int, float]
 
 
 @dataclass(slots=True)
 class _Core:
-    """A core: where it is in its program, its clock, its tensors."""
+    """A core: where it is in its program, its clock, its tensors; what it waits for, and until when at least."""
 
     program: list[int]
     at: int = 0
     time: float = 0.0
     waiting: int = 0
     entered: bool = False
+    begun: float = 0.0
+    until: float = 0.0
     arrays: dict[int, Array] = field(default_factory=dict)
 
 
@@ -105,7 +108,6 @@ class _Machine:
         self._fabric = Fabric(self._clock, self._delivered, self._injected, self._wake)
         self._memories = Memories(program.device.memory, code_bytes(program))
         self._cores = {core: _Core([]) for core in self._memories.most}
-        self._tiles: list[dict[int, dict[Core, Tile]]] = []
         self._by_buffer: dict[int, dict[Core, Tile]] = {}
         self._parts: dict[int, list[_Part]] = {}
         self._sends: dict[int, dict[Core, list[_Part]]] = {}
@@ -123,6 +125,7 @@ class _Machine:
         self._busy: defaultdict[Core, float] = defaultdict(float)
         self._started: dict[int, float] = {}
         self._ended: dict[int, float] = {}
+        self._longest: dict[int, float] = {}
         self._finished = 0.0
 
     # ---- preparation
@@ -143,7 +146,14 @@ class _Machine:
         outputs |= {name: self._results[value] for name, value in self._program.outside.items()}
         cycles = max([last, self._finished, *(core.time for core in self._cores.values())])
         return Run(
-            outputs, cycles, self._memories.most, self._fabric.carried, self._busy, self._started, self._ended
+            outputs=outputs,
+            cycles=cycles,
+            memory=self._memories.most,
+            carried=self._fabric.carried,
+            busy=self._busy,
+            started=self._started,
+            ended=self._ended,
+            longest=self._longest,
         )
 
     def _prepare(self) -> None:
@@ -224,7 +234,7 @@ class _Machine:
             index = state.program[state.at]
             step = self._program.steps[index]
             if not state.entered:
-                state.entered = True
+                state.entered, state.begun = True, state.time
                 self._started.setdefault(index, state.time)
                 self._post(core, index, state.time)
                 if isinstance(step, Local | View):
@@ -244,6 +254,7 @@ class _Machine:
         for buffer in self._program.freed.get(index, ()):
             self._release(core, buffer)
         self._ended[index] = max(self._ended.get(index, 0.0), state.time)
+        self._longest[index] = max(self._longest.get(index, 0.0), state.time - state.begun)
 
     def _post(self, core: Core, index: int, time: float) -> None:
         """Make room for what is to be loaded."""
@@ -276,7 +287,7 @@ class _Machine:
             for b, part in zip(step.operands, given, strict=True)
         ]
         tiles = [part for part in wanted if part is not None]
-        made = self._arithmetic.local(step.node, operands, given, tiles, work)
+        made = self._arithmetic.local(step.node, operands, given, tiles)
         for buffer, array in zip(step.results, made, strict=True):
             self._store_tile(core, buffer, _own(array))
         names = zip(step.space, work, strict=True)
@@ -302,17 +313,18 @@ class _Machine:
         sends, expected = self._sends[index].get(core, []), self._expected[index].get(core, 0)
         arrived = self._mail[index, core]
         if isinstance(step, Move | Sum):
-            part = self._tile(step.result).get(core)
-            if part is not None and step.result.owns:
-                self._memories.allocate(core, step.result, count(part) * step.result.entry)
+            wanted = self._tile(step.result).get(core)
+            if wanted is not None and step.result.owns:
+                self._memories.allocate(core, step.result, count(wanted) * step.result.entry)
         if not sends and not expected:
             return False
         state.time += self._clock.task
-        for _, _, tail in arrived:
-            state.time = max(state.time, tail)
+        state.until = max([state.time, *(tail for _, _, tail in arrived)])
         state.waiting = len(sends) + expected - len(arrived)
         for part in sends:
             self._offer(part, state.time)
+        if not state.waiting:
+            state.time = state.until
         return state.waiting > 0
 
     def _offer(self, part: _Part, time: float) -> None:
@@ -343,10 +355,10 @@ class _Machine:
     def _tick(self, core: Core, time: float) -> None:
         """One of the things that a core waits for has happened."""
         state = self._cores[core]
-        state.time = max(state.time, time)
+        state.until = max(state.until, time)
         state.waiting -= 1
         if not state.waiting:
-            self._fabric.at(state.time, core)
+            self._fabric.at(state.until, core)
 
     def _delivered(self, delivery: Delivery) -> None:
         part = delivery.flight.key
@@ -381,12 +393,14 @@ class _Machine:
             shared = overlap(own, wanted)
             if shared is not None:
                 array[_inside(shared, wanted)] = state.arrays[step.source.id][_inside(shared, own)]
-        ends = [m for m in self._parts[index] if not m.next and core in m.flight.targets] if isinstance(step, Sum) else []
+        ends = (
+            [m for m in self._parts[index] if not m.next and core in m.flight.targets] if isinstance(step, Sum) else []
+        )
         if isinstance(step, Sum):
-            for part in ends:
-                assert part.payload is not None
-                at = _inside(part.message.region, wanted)
-                array[at] = combined(step.kind, array[at], part.payload)
+            for end in ends:
+                assert end.payload is not None
+                at = _inside(end.message.region, wanted)
+                array[at] = combined(step.kind, array[at], end.payload)
         else:
             for region, payload, _ in arrived:
                 array[_inside(region, wanted)] = payload
@@ -402,7 +416,9 @@ class _Machine:
             if self._posted[index] or self._unstored.get(step.name, 0):
                 return
             self._queue.pop(0)
-            source = self._results[step.name] if step.name in self._unstored else whole_input(step.result, self._outside)
+            source = (
+                self._results[step.name] if step.name in self._unstored else whole_input(step.result, self._outside)
+            )
             ready = max(time, self._posted_at[index], self._stored_at.get(step.name, 0.0))
             for part in self._parts[index]:
                 part.payload = source[_slices(part.message.region)].copy()
@@ -470,16 +486,3 @@ def _slices(part: Tile) -> tuple[slice, ...]:
 def _inside(part: Tile, outer: Tile) -> tuple[slice, ...]:
     """Return where a part stands in a tile."""
     return tuple(slice(p[0] - o[0], p[1] - o[0]) for p, o in zip(part, outer, strict=True))
-
-
-def _core_count(program: Partitioned) -> int:
-    return prod((program.device.columns, program.device.rows))
-
-
-def steps_of(program: Partitioned) -> Iterator[tuple[int, str, Step]]:
-    """Yield the steps with their index and path."""
-    for index, (step, path) in enumerate(zip(program.steps, program.paths, strict=True)):
-        yield index, path, step
-
-
-__all__ = ["Deadlock", "Run", "run", "steps_of", "whole"]

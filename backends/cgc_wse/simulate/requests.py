@@ -35,7 +35,7 @@ def simulate(program: Program, request: SimulationRequest, device: Device) -> Si
         text = f"{device.name} has {device.cores:,} cores; simulated one by one, {MOST_CORES:,} are the most"
         raise TargetError("CG0642", text, "`--device tiny16`, or a device of your own with a smaller grid")
     mode = cast(Mode, request.mode or ("train" if program.train is not None else "prefill"))
-    batch, seq = _sizes(program, request, mode)
+    batch, seq = _sizes(program, request)
     flat = flatten(program, mode, batch, seq)
     if not flat.graph.body.nodes:
         raise TargetError("CG0607", f"`{program.name}` computes nothing", "give it an output that is computed")
@@ -64,11 +64,13 @@ def _run(fitted: Fitted, flat: Flat, arrays: Arrays) -> Run:
     try:
         return run(fitted.program, flat.sizes, arrays)
     except OutOfMemory as error:
-        raise TargetError("CG0641", str(error), "a smaller `--batch` or `--seq`, or a device with more memory") from error
+        raise TargetError(
+            "CG0641", str(error), "a smaller `--batch` or `--seq`, or a device with more memory"
+        ) from error
 
 
 def differences(found: Run, expected: Arrays) -> dict[str, float]:
-    """Return for each output the largest difference, relative to its largest magnitude; infinity where it is no number."""
+    """Return each output's largest difference, relative to its largest magnitude; infinity where it is no number."""
     gaps: dict[str, float] = {}
     for name, wanted in expected.items():
         got = found.outputs[name]
@@ -83,7 +85,7 @@ def differences(found: Run, expected: Arrays) -> dict[str, float]:
     return gaps
 
 
-def _sizes(program: Program, request: SimulationRequest, mode: Mode) -> tuple[int, int]:
+def _sizes(program: Program, request: SimulationRequest) -> tuple[int, int]:
     """Return batch and tokens, small ones where nothing is said."""
     batch, seq = request.batch or BATCH, request.seq or SEQ
     names = {symbol.name for symbol in program.graph.symbols}

@@ -18,8 +18,8 @@ import numpy as np
 from cgc.interpret import Array, apply
 from cgc.ir.dims import Dim, evaluate
 from cgc.ir.graph import Node, Value
-from cgc.ir.ops import Concat, Gather, Position, Reduce, ReduceKind, Scatter, Slice
-from cgc.ir.types import TensorType, is_float
+from cgc.ir.ops import Gather, Position, Reduce, ReduceKind, Scatter, Slice
+from cgc.ir.types import TensorType
 from cgc_wse.partition.layout import Tile
 from cgc_wse.partition.rules import shape_of
 
@@ -30,8 +30,10 @@ class Arithmetic:
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self._sizes = sizes
 
-    def local(self, node: Node, operands: Sequence[Array], given: Sequence[Tile], wanted: Sequence[Tile], work: Tile) -> list[Array]:
-        """Apply `node` to tiles; `wanted` are the results' tiles, `work` the part of the iteration space."""
+    def local(
+        self, node: Node, operands: Sequence[Array], given: Sequence[Tile], wanted: Sequence[Tile]
+    ) -> list[Array]:
+        """Apply `node` to tiles; `wanted` are the results' tiles."""
         match node.op:
             case Position():
                 return [np.arange(*wanted[0][0])]
@@ -55,8 +57,6 @@ class Arithmetic:
         if isinstance(op, Slice):
             size = wanted[0][node.outputs[0].type.axis(op.into.name)]
             op = replace(op, start=evaluate(op.start, self._sizes), into=Dim(op.into.name, size[1] - size[0]))
-        if isinstance(op, Concat):
-            op = replace(op)
         inputs = tuple(_typed(v, _lengths(t)) for v, t in zip(node.inputs, given, strict=True))
         outputs = tuple(_typed(v, _lengths(t)) for v, t in zip(node.outputs, wanted, strict=True))
         return Node(op, inputs, outputs)
@@ -91,7 +91,7 @@ class Arithmetic:
         return np.where(spread.reshape(shape), picked, np.zeros((), picked.dtype))
 
     def _scatter(self, node: Node, operands: Sequence[Array], wanted: Tile) -> Array:
-        """Add what points into the core's part of the result; what points elsewhere goes to an entry that is dropped."""
+        """Add what points into the core's part of the result; the rest goes to an entry that is dropped."""
         x, index = operands
         op = node.op
         assert isinstance(op, Scatter)
@@ -99,9 +99,19 @@ class Arithmetic:
         inside = (index >= start) & (index < end)
         place = np.where(inside, index - start, end - start)
         size = end - start + 1
-        result = Value("", TensorType((Dim(op.dim.name, size), *(
-            Dim(d.name, high - low) for d, (low, high) in zip(node.outputs[0].type.dims[1:], wanted[1:], strict=True)
-        )), node.outputs[0].type.dtype))
+        result = Value(
+            "",
+            TensorType(
+                (
+                    Dim(op.dim.name, size),
+                    *(
+                        Dim(d.name, high - low)
+                        for d, (low, high) in zip(node.outputs[0].type.dims[1:], wanted[1:], strict=True)
+                    ),
+                ),
+                node.outputs[0].type.dtype,
+            ),
+        )
         inputs = tuple(_typed(v, a.shape) for v, a in zip(node.inputs, operands, strict=True))
         (found,) = apply(Node(replace(op, dim=Dim(op.dim.name, size)), inputs, (result,)), [x, place])
         return found[:-1]
@@ -127,8 +137,3 @@ def _neutral(kind: ReduceKind, dtype: np.dtype[Any]) -> Any:
 def combined(kind: ReduceKind, a: Array, b: Array) -> Array:
     """Return two parts of a result put together."""
     return np.asarray({"max": np.maximum, "min": np.minimum}.get(kind, np.add)(a, b))
-
-
-def whole(type_: TensorType, array: Array) -> Array:
-    """Return an input as the wafer computes with it: floats in 32 bit."""
-    return np.asarray(array, np.float32 if is_float(type_.dtype) else array.dtype)
