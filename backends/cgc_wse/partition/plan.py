@@ -40,7 +40,7 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Places by index of the node, homes by name of the input."""
+    """Places by index of the node, homes by name of the input; `solved` stretches differed from all before."""
 
     run: Run
     reason: str
@@ -48,3 +48,4 @@ class Plan:
     homes: Mapping[str, Home]
     regions: tuple[tuple[str, Rectangle], ...]
     cycles: float
+    solved: int

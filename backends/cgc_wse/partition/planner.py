@@ -12,11 +12,13 @@ from cgc_wse.partition.flat import Flat
 from cgc_wse.partition.layout import everywhere
 from cgc_wse.partition.moves import Rectangle
 from cgc_wse.partition.plan import Choice, Home, Place, Plan, Run
-from cgc_wse.partition.regions import PREFIXES, own_path, regions
+from cgc_wse.partition.regions import PHASES, PREFIXES, own_path, regions
 from cgc_wse.partition.segment import Planner, Stretch
 
 LONGEST = 160
 """Nodes of a stretch."""
+BETWEEN = 2
+"""Nodes of a stretch of what stands in no layer but grows with their number: the norm of all gradients and the like."""
 
 
 def plan(
@@ -75,7 +77,7 @@ class _Planning:
         for segment, (start, end) in enumerate(_stretches(nodes, areas)):
             self._stretch(nodes[start:end], areas[start], segment)
         self._unread()
-        return Plan(self._run, self._reason, tuple(self._places), self._homes, tuple(found), self._cycles)
+        return Plan(self._run, self._reason, tuple(self._places), self._homes, tuple(found), self._cycles, self._planner.solved)
 
     def _stretch(self, nodes: Sequence[Node], area: Rectangle, segment: int) -> None:
         made = {value.name for node in nodes for value in node.outputs}
@@ -114,7 +116,8 @@ def _stretches(nodes: Sequence[Node], areas: Sequence[Rectangle]) -> list[tuple[
     found: list[tuple[int, int]] = []
     start = 0
     for at in range(1, len(nodes) + 1):
-        if at == len(nodes) or _key(nodes[at], areas[at]) != _key(nodes[start], areas[start]) or at - start >= LONGEST:
+        most = BETWEEN if nodes[start].path in PHASES else LONGEST
+        if at == len(nodes) or _key(nodes[at], areas[at]) != _key(nodes[start], areas[start]) or at - start >= most:
             found.append((start, at))
             start = at
     return found

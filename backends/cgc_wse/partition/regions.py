@@ -15,7 +15,8 @@ from cgc_wse.partition.moves import Rectangle
 from cgc_wse.partition.rules import Sizes, iteration, shape_of
 from cgc_wse.placement import Share, divide, group
 
-PREFIXES = ("grad.", "adamw.")
+PHASES = ("grad", "adamw")
+PREFIXES = tuple(f"{name}." for name in PHASES)
 
 
 def own_path(path: str) -> str:
@@ -23,7 +24,7 @@ def own_path(path: str) -> str:
     for prefix in PREFIXES:
         if path.startswith(prefix):
             return path.removeprefix(prefix)
-    return "" if path in ("grad", "adamw") else path
+    return "" if path in PHASES else path
 
 
 def blocks(nodes: Sequence[Node], depth: int) -> list[str]:

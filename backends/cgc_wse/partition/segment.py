@@ -87,6 +87,11 @@ class Planner:
         return self._solved[key]
 
 
+def problem_of(stretch: Stretch, known: Known, sizes: Sizes, clock: Clock) -> Problem:
+    """Return what is solved for a stretch."""
+    return _Planning(stretch, known, sizes, clock, 0.0).problem()
+
+
 def _signature(stretch: Stretch, known: Known) -> object:
     """Return what two stretches that are planned alike have in common: names and paths do not count."""
     area = stretch.area
@@ -121,7 +126,8 @@ class _Planning:
         self._generated: set[str] = set()
         self._of_node: list[int | None] = []
 
-    def run(self) -> Chosen:
+    def problem(self) -> Problem:
+        """Return the variables' costs alone and in pairs."""
         for value in self._stretch.new:
             self._of[value.name] = self._input(value)
         for node in self._stretch.nodes:
@@ -131,7 +137,11 @@ class _Planning:
         for node, at in zip(self._stretch.nodes, self._of_node, strict=True):
             if at is not None:
                 self._edges(node, at, alone, pairs)
-        solution = solve(Problem(alone, pairs))
+        return Problem(alone, pairs)
+
+    def run(self) -> Chosen:
+        """Choose."""
+        solution = solve(self.problem())
         choices: list[Choice] = []
         for node, at in zip(self._stretch.nodes, self._of_node, strict=True):
             choices.append(self._choice(node, at, solution.options))

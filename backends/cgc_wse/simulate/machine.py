@@ -1,8 +1,8 @@
 """The wafer runs a partitioned program: every core its steps in order, with its own clock, memory and numbers.
 
 Local work takes its cycles on the core. A step with messages starts its tasks, sends what the core has to send, and
-ends when all of that has left the core and all that was to come has come. A core that sums on a chain hands on what comes
-as it comes: its message starts when the head of the one before is there. What crosses the west edge waits for its turn
+ends when all of that has left the core and all that was to come has come. A core that sums on a chain hands on what
+comes as it comes: its message starts when the head of the one before is there. What crosses the west edge waits for its turn
 on the link off the wafer, in each direction.
 """
 
