@@ -13,6 +13,7 @@ from cgc.cli_cost import cost
 from cgc.cli_experiments import coordcheck, sweep
 from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
 from cgc.cli_place import place
+from cgc.cli_simulate import simulate
 from cgc.diagnostics import Diagnostic, InputError
 from cgc.driver import Timings, UsageError, parse_overrides
 from cgc.version import VERSION
@@ -414,5 +415,6 @@ def completion(shell: str) -> None:
 
 main.add_command(cost)
 main.add_command(place)
+main.add_command(simulate)
 main.add_command(coordcheck)
 main.add_command(sweep)

@@ -235,6 +235,40 @@ class BlockCosts(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SimulationRequest:
+    """A model to be run on a simulated wafer, with random weights and inputs.
+
+    `mode` is train, prefill or decode, None what the model is meant for; `run` is auto, pipelined or streaming; `batch`
+    and `seq` None are small numbers that the model takes.
+    """
+
+    device: str | None
+    mode: str | None = None
+    run: str = "auto"
+    batch: int | None = None
+    seq: int | None = None
+    seed: int = 0
+
+
+class SimulationAnswer(CostAnswer, Protocol):
+    """What a simulation says."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the results are those of the reference, and the memory as predicted."""
+        ...
+
+
+@runtime_checkable
+class Simulator(Protocol):
+    """What a target offers beside `Target` where it can run a program as the hardware would."""
+
+    def simulate(self, program: Program, request: SimulationRequest) -> SimulationAnswer:
+        """Run a program and compare it with the reference; raises TargetError."""
+        ...
+
+
 def target_names() -> list[str]:
     """Return the names of the installed targets, sorted."""
     from importlib.metadata import entry_points
