@@ -189,6 +189,9 @@ def graph(file: str, output: str, depth: int, settings: tuple[str, ...], model: 
     click.option("--weights", type=click.Path(), help="A safetensors checkpoint, or a folder with a sharded one."),
     click.option("--seed", type=int, help="Draw the weights from the initial distributions with this seed."),
     click.option("--flat", is_flag=True, help="onnx: no functions, one flat graph."),
+    click.option(
+        "--copy-weights", is_flag=True, help="onnx: copy the checkpoint instead of linking to it (ONNX's own loader)."
+    ),
     click.option("--kv-cache", is_flag=True, help="onnx: for decoding, with keys and values of earlier tokens."),
     SET,
     MODEL,

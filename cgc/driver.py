@@ -271,6 +271,7 @@ class Request:
     seed: int | None = None
     flat: bool = False
     kv_cache: bool = False
+    copy_weights: bool = False
 
 
 def compile_program(
@@ -291,7 +292,7 @@ def compile_program(
         with timings.stage("make a KV cache"):
             step = decoding(program)
             program, weights = step.program, None if weights is None else step.weights(weights)
-    options = CompileOptions(request.batch, request.seq, request.device, request.flat, weights)
+    options = CompileOptions(request.batch, request.seq, request.device, request.flat, weights, request.copy_weights)
     return run_target(program, target_name, folder, options, timings)
 
 

@@ -27,7 +27,7 @@ class CompileOptions:
     """What the user asked for. A target says so (TargetError) where it cannot honour one.
 
     `weights` maps parameter paths to arrays (stacked parameters with their leading loop dimensions), None for a
-    graph without weights.
+    graph without weights. `copy_weights` asks for files of their own where a target would share those of a checkpoint.
     """
 
     batch: int | None = None
@@ -35,6 +35,7 @@ class CompileOptions:
     device: str | None = None
     flat: bool = False
     weights: Arrays | None = None
+    copy_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import FunctionProto, GraphProto, ModelProto
-
-from cgc.ir.graph import NOWHERE, Graph
+from cgc.checkpoints import CheckpointWeights
+from cgc.ir.graph import NOWHERE, Graph, Param
+from cgc.passes.parameter_order import with_parameter_order
 from cgc.program import Program
 from cgc.target import Artifact, CompileOptions, TargetError
 from cgc.version import VERSION
 from cgc_onnx.functions import Structure, opset_imports
-from cgc_onnx.layout import declare, layouts
+from cgc_onnx.layout import Parameter, declare, layouts
+from cgc_onnx.linked import Linked, file_orders, link_artifacts, linked, write_linked
+from cgc_onnx.proto import FunctionDef, GraphDef, Initializer, ModelDef, encode
 from cgc_onnx.scope import Scope
 from cgc_onnx.shapes import Shapes
-from cgc_onnx.weights import Stored, check_weights, initializer, plan, write_weights
+from cgc_onnx.weights import Arrays, Stored, check_weights, plan, write_initializers, write_weights
 from cgc_onnx.writer import DOMAIN, IR_VERSION, OPSET, Tensor, Writer, value_info, value_infos
 
 MODEL = "model.onnx"
@@ -25,10 +27,14 @@ DATA = "model.onnx.data"
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """A model and where its parameters lie in the data file; with no data file the parameters are inputs."""
+    """A model and where its parameters are: `stored` in the data file, `linked` in those of a checkpoint; without
+    weights they are inputs. `params` are the parameters as the graph has them.
+    """
 
-    model: ModelProto
+    model: ModelDef
     stored: tuple[Stored, ...]
+    linked: tuple[Linked, ...]
+    params: tuple[Param, ...]
 
     @property
     def data_bytes(self) -> int:
@@ -42,24 +48,38 @@ class Emission:
             "opset": OPSET,
             "ir_version": IR_VERSION,
             "functions": len(self.model.functions),
-            "nodes": len(graph.node) + sum(len(function.node) for function in self.model.functions),
-            "inputs": [value.name for value in graph.input],
-            "outputs": [value.name for value in graph.output],
-            "initializers": len(graph.initializer),
+            "nodes": len(graph.nodes) + sum(len(function.nodes) for function in self.model.functions),
+            "inputs": [value.name for value in graph.inputs],
+            "outputs": [value.name for value in graph.outputs],
+            "initializers": len(graph.initializers),
             "data_bytes": self.data_bytes,
+            "linked_bytes": sum(tensor.size for tensor in graph.initializers if tensor.location not in ("", DATA)),
+            "weights_in": sorted({tensor.location for tensor in graph.initializers}),
         }
 
+    def report(self) -> str:
+        """Return a sentence or two for the terminal."""
+        files = sorted({tensor.location for tensor in self.model.graph.initializers} - {""})
+        nodes = len(self.model.graph.nodes) + sum(len(function.nodes) for function in self.model.functions)
+        where = f"in {', '.join(files)}" if files else "as inputs"
+        return f"opset {OPSET}, {len(self.model.functions)} functions, {nodes} nodes, parameters {where}"
 
-def emit(program: Program, *, flat: bool = False, bound: Mapping[str, int] | None = None, data: str | None) -> Emission:
+
+def emit(
+    program: Program, *, flat: bool = False, bound: Mapping[str, int] | None = None, weights: Arrays | None
+) -> Emission:
     """Return `program` as an ONNX model.
 
-    `bound` fixes symbols to sizes. With `data`, parameters are initializers in the file of that name; without, they
-    are inputs named by their paths, after the model's own, so that the file is whole and can be run and checked.
+    `bound` fixes symbols to sizes. With `weights`, parameters are initializers whose data lies where the weights do, or
+    in the file `DATA`; without, they are inputs named by their paths, after the model's own, so that the file is whole
+    and can be run and checked.
 
     Raises:
         TargetError: the program needs a size that ONNX cannot know.
     """
     graph = program.graph
+    if isinstance(weights, CheckpointWeights):
+        graph = with_parameter_order(graph, file_orders(graph.params, weights))
     writer = Writer(reserved=graph.outputs)
     structure = Structure(graph, flat, bound or {})
     found = layouts(graph.body, [param.value for param in graph.params], structure.callee_layouts)
@@ -68,6 +88,8 @@ def emit(program: Program, *, flat: bool = False, bound: Mapping[str, int] | Non
     for _, parameter in parameters:
         for name in parameter.names:
             writer.fresh(name)
+    proto = GraphDef(graph.name, program.doc)
+    placed = _place(writer, parameters, weights, proto)
     scope = Scope(Shapes(writer, inputs, structure.bound, top=True))
     for value, tensor in zip(graph.inputs, inputs, strict=True):
         scope.define(value, tensor)
@@ -78,39 +100,52 @@ def emit(program: Program, *, flat: bool = False, bound: Mapping[str, int] | Non
     writer.finish([(x.name, name) for x, name in zip(results, graph.outputs, strict=True)])
     outputs = [Tensor(name, x.dims, x.dtype) for x, name in zip(results, graph.outputs, strict=True)]
 
-    stored = plan(parameters)
-    proto = GraphProto(name=graph.name, node=writer.nodes, doc_string=program.doc)
-    proto.input.extend(value_info(tensor, structure.bound) for tensor in inputs)
-    proto.output.extend(value_info(tensor, structure.bound) for tensor in outputs)
-    if data is None:
-        proto.input.extend(value_info(Tensor(entry.name, entry.dims, entry.dtype), {}) for entry in stored)
-        stored = []
-    proto.initializer.extend(initializer(entry, data or "") for entry in stored)
+    proto.nodes = writer.nodes
+    proto.inputs[:0] = [value_info(tensor, structure.bound) for tensor in inputs]
+    proto.outputs = [value_info(tensor, structure.bound) for tensor in outputs]
     named = {tensor.name for tensor in outputs}
-    inner = [tensor for tensor in writer.values if tensor.name not in named]
-    proto.value_info.extend(value_infos(inner, structure.bound))
-    return Emission(_model(program, proto, structure.functions), tuple(stored))
+    proto.values = list(value_infos((x for x in writer.values if x.name not in named), structure.bound))
+    stored, stay = placed
+    return Emission(_model(program, proto, structure.functions), tuple(stored), tuple(stay), graph.params)
 
 
-def _model(program: Program, graph: GraphProto, functions: list[FunctionProto]) -> ModelProto:
+def _place(
+    writer: Writer, parameters: list[tuple[Param, Parameter]], weights: Arrays | None, graph: GraphDef
+) -> tuple[list[Stored], list[Linked]]:
+    """Put the parameters into `graph`, as inputs or initializers."""
+    if weights is None:
+        graph.inputs = [
+            value_info(Tensor(name, parameter.stored, parameter.dtype), {})
+            for _, parameter in parameters
+            for name in parameter.names
+        ]
+        return [], []
+    stay: list[Linked] = []
+    if isinstance(weights, CheckpointWeights):
+        stay, parameters = linked(parameters, weights)
+    stored = plan(parameters)
+    initializers: list[Initializer] = [*write_linked(writer, stay), *write_initializers(writer, stored, DATA)]
+    graph.initializers = initializers
+    return stored, stay
+
+
+def _model(program: Program, graph: GraphDef, functions: list[FunctionDef]) -> ModelDef:
     release = VERSION
-    model = ModelProto(
-        ir_version=IR_VERSION,
-        producer_name="cgc",
-        producer_version=release,
-        domain=DOMAIN,
-        model_version=1,
-        doc_string=program.doc or f"{program.name}, compiled from {program.file} by cgc {release}.",
-        graph=graph,
-        functions=functions,
-    )
-    model.opset_import.extend(opset_imports(bool(functions)))
     metadata = {"cgc.file": program.file, "cgc.model": program.name, "cgc.version": release}
     if program.graph.location != NOWHERE:
         metadata["cgc.source"] = str(program.graph.location)
-    for key in sorted(metadata):
-        model.metadata_props.add(key=key, value=metadata[key])
-    return model
+    return ModelDef(
+        graph,
+        tuple(functions),
+        opset_imports(bool(functions)),
+        IR_VERSION,
+        DOMAIN,
+        "cgc",
+        release,
+        1,
+        program.doc or f"{program.name}, compiled from {program.file} by cgc {release}.",
+        metadata,
+    )
 
 
 def bound_sizes(graph: Graph, options: CompileOptions) -> dict[str, int]:
@@ -145,17 +180,17 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
     if weights is not None:
         check_weights(params, weights)
     bound = bound_sizes(program.graph, options)
-    emission = emit(program, flat=options.flat, bound=bound, data=DATA if weights is not None and params else None)
+    emission = emit(program, flat=options.flat, bound=bound, weights=weights if params else None)
 
     def write_model(path: Path) -> None:
-        path.write_bytes(emission.model.SerializeToString(deterministic=True))
+        path.write_bytes(encode(emission.model))
 
-    files = [Artifact(MODEL, write_model)]
+    files = [Artifact(MODEL, write_model), *link_artifacts(emission.linked, options.copy_weights)]
     if weights is not None and emission.stored:
         present = weights
 
         def write_data(path: Path) -> None:
-            write_weights(path, emission.stored, params, present)
+            write_weights(path, emission.stored, emission.params, present)
 
         files.append(Artifact(DATA, write_data))
     return emission, tuple(files)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import FunctionProto, OperatorSetIdProto
-
 from cgc.ir.builder import Names
 from cgc.ir.dims import symbol
 from cgc.ir.graph import NOWHERE, Function, Graph, Location, Node, Region, Value
@@ -15,6 +13,7 @@ from cgc.target import TargetError
 from cgc_onnx.intrinsics import intrinsic
 from cgc_onnx.layout import Layout, Parameter, declare, layouts, repeat_layouts, static_size, step
 from cgc_onnx.lower import lower
+from cgc_onnx.proto import FunctionDef
 from cgc_onnx.scope import Operand, Scope
 from cgc_onnx.shapes import Shapes
 from cgc_onnx.writer import DOMAIN, OPSET, Tensor, Writer, value_infos
@@ -27,7 +26,7 @@ UNUSABLE = {"Constant"}
 class Emitted:
     """An ONNX function: what its parameters must look like, and the symbols (`seq`) it takes as further inputs."""
 
-    proto: FunctionProto
+    proto: FunctionDef
     layouts: tuple[Layout, ...]
     symbols: tuple[str, ...]
 
@@ -37,7 +36,7 @@ class Structure:
 
     def __init__(self, graph: Graph, flat: bool, bound: Mapping[str, int]) -> None:
         """Prepare for `graph`; `bound` fixes symbols to sizes."""
-        self.functions: list[FunctionProto] = []
+        self.functions: list[FunctionDef] = []
         self.bound = dict(bound)
         self._flat = flat
         self._by_name = {function.name: function for function in graph.functions}
@@ -170,29 +169,33 @@ class Structure:
         self.write(scope, body)
         results = [scope.ordered(value) for value in body.results]
         outputs = writer.finish([(x.name, "") for x in results])
-        proto = FunctionProto(name=name, domain=DOMAIN, doc_string=doc)
-        proto.input.extend([x.name for x in loose])
-        proto.input.extend([name for parameter in params for name in parameter.names])
-        proto.input.extend(shapes.missing.values())
-        proto.output.extend(outputs)
-        proto.node.extend(writer.nodes)
         stored = [Tensor(name, parameter.stored, parameter.dtype) for parameter in params for name in parameter.names]
-        proto.value_info.extend(value_infos([*loose, *stored, *writer.values], self.bound))
-        proto.opset_import.extend(opset_imports(bool(_calls(writer))))
-        if location != NOWHERE:
-            proto.metadata_props.add(key="source", value=str(location))
+        proto = FunctionDef(
+            name,
+            DOMAIN,
+            doc,
+            (
+                *(x.name for x in loose),
+                *(name for parameter in params for name in parameter.names),
+                *shapes.missing.values(),
+            ),
+            tuple(outputs),
+            tuple(writer.nodes),
+            value_infos([*loose, *stored, *writer.values], self.bound),
+            opset_imports(bool(_calls(writer))),
+            {"source": str(location)} if location != NOWHERE else {},
+        )
         self.functions.append(proto)
         return Emitted(proto, tuple(layout for _, layout in wanted), tuple(shapes.missing))
 
 
 def _calls(writer: Writer) -> list[str]:
-    return [node.op_type for node in writer.nodes if node.domain == DOMAIN]
+    return [node.op for node in writer.nodes if node.domain == DOMAIN]
 
 
-def opset_imports(calls: bool) -> list[OperatorSetIdProto]:
+def opset_imports(calls: bool) -> tuple[tuple[str, int], ...]:
     """Return what a graph or function imports: the standard operators, and functions where any are called."""
-    imports = [OperatorSetIdProto(domain="", version=OPSET)]
-    return [*imports, OperatorSetIdProto(domain=DOMAIN, version=1)] if calls else imports
+    return (("", OPSET), (DOMAIN, 1)) if calls else (("", OPSET),)
 
 
 def _argument(writer: Writer, value: Value) -> Tensor:

@@ -6,7 +6,7 @@ contraction becomes the matrix that MatMul wants: `w[width, heads, head]` is sto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product as cartesian
 from typing import TypeAlias
@@ -157,6 +157,11 @@ def static_size(dim: Dim) -> int:
     return evaluate(dim.size, {})
 
 
+def indices(loops: tuple[Dim, ...]) -> Iterator[tuple[int, ...]]:
+    """Yield the indices of the tensors that a parameter stacked over `loops` is stored in, in row-major order."""
+    return cartesian(*(range(static_size(dim)) for dim in loops))
+
+
 def declare(value: Value, layout: Layout, path: str = "") -> Parameter:
     """Return `value` as stored by `layout`, its tensors named by `path` (its own name where that is empty) with the
     loops' indices put in.
@@ -165,9 +170,9 @@ def declare(value: Value, layout: Layout, path: str = "") -> Parameter:
     loops, dims = value.type.dims[: len(layout.loops)], value.type.dims[len(layout.loops) :]
     parts = path.split(".")
     names = []
-    for indices in cartesian(*(range(static_size(dim)) for dim in loops)):
+    for turns in indices(loops):
         indexed = list(parts)
-        for place, index in reversed(list(zip(layout.loops, indices, strict=True))):
+        for place, index in reversed(list(zip(layout.loops, turns, strict=True))):
             indexed.insert(place, str(index))
         names.append(".".join(indexed))
     return Parameter(path, tuple(names), loops, dims, value.type.dtype, layout)
