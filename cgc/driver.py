@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cgc.diagnostics import Diagnostic, InputError, Label, Location
 from cgc.elaborate.files import Checked, elaborate_file
@@ -30,6 +30,9 @@ from cgc.target import (
     target_names,
     text_artifact,
 )
+
+if TYPE_CHECKING:
+    from cgc.passes.kv_cache import Cache
 
 PASSES = ("elaborate", "inline", "unroll", "dead_code")
 """The graph as elaborated, and after each pass that keeps what it computes."""
@@ -272,6 +275,8 @@ class Request:
     flat: bool = False
     kv_cache: bool = False
     copy_weights: bool = False
+    opset: int | None = None
+    runtime: str | None = None
 
 
 def compile_program(
@@ -284,6 +289,7 @@ def compile_program(
         UsageError: there is no such target, or it is not installed completely.
     """
     weights = _weights(program, request)
+    caches: tuple[Cache, ...] = ()
     if request.kv_cache:
         if target_name not in WITH_CACHE:
             raise UsageError(f"--kv-cache: the target `{target_name}` has no use for it; {', '.join(WITH_CACHE)} has")
@@ -291,8 +297,18 @@ def compile_program(
 
         with timings.stage("make a KV cache"):
             step = decoding(program)
-            program, weights = step.program, None if weights is None else step.weights(weights)
-    options = CompileOptions(request.batch, request.seq, request.device, request.flat, weights, request.copy_weights)
+            program, caches = step.program, step.caches
+    options = CompileOptions(
+        request.batch,
+        request.seq,
+        request.device,
+        request.flat,
+        weights,
+        request.copy_weights,
+        caches,
+        request.opset,
+        request.runtime,
+    )
     return run_target(program, target_name, folder, options, timings)
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import RenderableType
 
+    from cgc.passes.kv_cache import Cache
+
     Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 
 GROUP = "cgc.targets"
@@ -28,6 +30,7 @@ class CompileOptions:
 
     `weights` maps parameter paths to arrays (stacked parameters with their leading loop dimensions), None for a
     graph without weights. `copy_weights` asks for files of their own where a target would share those of a checkpoint.
+    `caches` are those of a program made for decoding; `opset` and `runtime` are what the result is to run in.
     """
 
     batch: int | None = None
@@ -36,6 +39,9 @@ class CompileOptions:
     flat: bool = False
     weights: Arrays | None = None
     copy_weights: bool = False
+    caches: tuple[Cache, ...] = ()
+    opset: int | None = None
+    runtime: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

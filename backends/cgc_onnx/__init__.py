@@ -1,7 +1,7 @@
 """The target `onnx`: one model file with dynamic batch and sequence, blocks as functions, weights beside it.
 
-`emit` builds the file, `functions` its structure, `lower`, `contraction` and `intrinsics` its operators, `proto` its bytes;
-`linked` points into a checkpoint's files, `weights` writes a data file; `evaluate` runs the model.
+`emit` builds the file, `functions` its structure, `lower`, `contraction` and `intrinsics` its operators, `proto` its
+bytes; `linked` points into a checkpoint's files, `weights` writes a data file; `evaluate` runs the model.
 """
 
 from __future__ import annotations

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cgc.checkpoints import CheckpointWeights
 from cgc.ir.graph import NOWHERE, Graph, Param
+from cgc.passes.kv_cache import Cache
 from cgc.passes.parameter_order import with_parameter_order
 from cgc.program import Program
 from cgc.target import Artifact, CompileOptions, TargetError
 from cgc.version import VERSION
+from cgc_onnx.capabilities import Profile, profile
 from cgc_onnx.functions import Structure, opset_imports
 from cgc_onnx.layout import Parameter, declare, layouts
 from cgc_onnx.linked import Linked, file_orders, link_artifacts, linked, write_linked
 from cgc_onnx.proto import FunctionDef, GraphDef, Initializer, ModelDef, encode
 from cgc_onnx.scope import Scope
 from cgc_onnx.shapes import Shapes
+from cgc_onnx.surface import surface_of
 from cgc_onnx.weights import Arrays, Stored, check_weights, plan, write_initializers, write_weights
-from cgc_onnx.writer import DOMAIN, IR_VERSION, OPSET, Tensor, Writer, value_info, value_infos
+from cgc_onnx.writer import DOMAIN, Tensor, Writer, value_info, value_infos
 
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
+PLAIN = Profile()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,8 @@ class Emission:
         """Return what there is to say about the model, as JSON-able data."""
         graph = self.model.graph
         return {
-            "opset": OPSET,
-            "ir_version": IR_VERSION,
+            "opset": dict(self.model.opsets)[""],
+            "ir_version": self.model.ir_version,
             "functions": len(self.model.functions),
             "nodes": len(graph.nodes) + sum(len(function.nodes) for function in self.model.functions),
             "inputs": [value.name for value in graph.inputs],
@@ -62,17 +66,25 @@ class Emission:
         files = sorted({tensor.location for tensor in self.model.graph.initializers} - {""})
         nodes = len(self.model.graph.nodes) + sum(len(function.nodes) for function in self.model.functions)
         where = f"in {', '.join(files)}" if files else "as inputs"
-        return f"opset {OPSET}, {len(self.model.functions)} functions, {nodes} nodes, parameters {where}"
+        opset = dict(self.model.opsets)[""]
+        return f"opset {opset}, {len(self.model.functions)} functions, {nodes} nodes, parameters {where}"
 
 
 def emit(
-    program: Program, *, flat: bool = False, bound: Mapping[str, int] | None = None, weights: Arrays | None
+    program: Program,
+    *,
+    weights: Arrays | None,
+    flat: bool = False,
+    bound: Mapping[str, int] | None = None,
+    written_for: Profile = PLAIN,
+    caches: Sequence[Cache] = (),
 ) -> Emission:
     """Return `program` as an ONNX model.
 
-    `bound` fixes symbols to sizes. With `weights`, parameters are initializers whose data lies where the weights do, or
-    in the file `DATA`; without, they are inputs named by their paths, after the model's own, so that the file is whole
-    and can be run and checked.
+    `bound` fixes symbols to sizes; `caches` are those of a program for decoding, whose inputs and outputs get the names
+    and axes that the model hub gives them. With `weights`, parameters are initializers whose data lies where the
+    weights do, or in the file `DATA`; without, they are inputs named by their paths, after the model's own, so that the
+    file is whole and can be run and checked.
 
     Raises:
         TargetError: the program needs a size that ONNX cannot know.
@@ -80,33 +92,36 @@ def emit(
     graph = program.graph
     if isinstance(weights, CheckpointWeights):
         graph = with_parameter_order(graph, file_orders(graph.params, weights))
-    writer = Writer(reserved=graph.outputs)
-    structure = Structure(graph, flat, bound or {})
+    surface = surface_of(graph, caches)
+    writer = Writer(written_for, reserved=surface.reserved)
+    structure = Structure(graph, flat, bound or {}, written_for, surface.labels)
     found = layouts(graph.body, [param.value for param in graph.params], structure.callee_layouts)
-    inputs = [Tensor(writer.fresh(value.name), value.type.dims, value.type.dtype) for value in graph.inputs]
+    inputs = {value.name: surface.input(value, writer) for value in graph.inputs}
+    tensors = [tensor for taken in inputs.values() for tensor in taken.tensors]
     parameters = [(param, declare(param.value, found[param.name])) for param in graph.params]
     for _, parameter in parameters:
         for name in parameter.names:
             writer.fresh(name)
     proto = GraphDef(graph.name, program.doc)
     placed = _place(writer, parameters, weights, proto)
-    scope = Scope(Shapes(writer, inputs, structure.bound, top=True))
-    for value, tensor in zip(graph.inputs, inputs, strict=True):
-        scope.define(value, tensor)
+    scope = Scope(Shapes(writer, tensors, structure.bound, top=True, limits=structure.limits))
+    for value in graph.inputs:
+        scope.define(value, inputs[value.name].operand(scope))
     for param, parameter in parameters:
         scope.define(param.value, parameter)
     structure.write(scope, graph.body)
-    results = [scope.ordered(value) for value in graph.body.results]
-    writer.finish([(x.name, name) for x, name in zip(results, graph.outputs, strict=True)])
-    outputs = [Tensor(name, x.dims, x.dtype) for x, name in zip(results, graph.outputs, strict=True)]
+    results = surface.results(scope, graph)
+    writer.finish([(x.name, name) for x, name in results])
+    outputs = [replace(x, name=name) for x, name in results]
 
     proto.nodes = writer.nodes
-    proto.inputs[:0] = [value_info(tensor, structure.bound) for tensor in inputs]
-    proto.outputs = [value_info(tensor, structure.bound) for tensor in outputs]
+    proto.inputs[:0] = [value_info(tensor, structure.shown) for tensor in tensors]
+    proto.outputs = [value_info(tensor, structure.shown) for tensor in outputs]
     named = {tensor.name for tensor in outputs}
-    proto.values = list(value_infos((x for x in writer.values if x.name not in named), structure.bound))
+    proto.values = list(value_infos((x for x in writer.values if x.name not in named), structure.shown))
     stored, stay = placed
-    return Emission(_model(program, proto, structure.functions), tuple(stored), tuple(stay), graph.params)
+    model = _model(program, proto, structure.functions, written_for)
+    return Emission(model, tuple(stored), tuple(stay), graph.params)
 
 
 def _place(
@@ -129,7 +144,7 @@ def _place(
     return stored, stay
 
 
-def _model(program: Program, graph: GraphDef, functions: list[FunctionDef]) -> ModelDef:
+def _model(program: Program, graph: GraphDef, functions: list[FunctionDef], profile: Profile) -> ModelDef:
     release = VERSION
     metadata = {"cgc.file": program.file, "cgc.model": program.name, "cgc.version": release}
     if program.graph.location != NOWHERE:
@@ -137,8 +152,8 @@ def _model(program: Program, graph: GraphDef, functions: list[FunctionDef]) -> M
     return ModelDef(
         graph,
         tuple(functions),
-        opset_imports(bool(functions)),
-        IR_VERSION,
+        model_imports(profile, graph, functions),
+        profile.ir_version,
         DOMAIN,
         "cgc",
         release,
@@ -146,6 +161,12 @@ def _model(program: Program, graph: GraphDef, functions: list[FunctionDef]) -> M
         program.doc or f"{program.name}, compiled from {program.file} by cgc {release}.",
         metadata,
     )
+
+
+def model_imports(profile: Profile, graph: GraphDef, functions: Sequence[FunctionDef]) -> tuple[tuple[str, int], ...]:
+    """Return what a model imports: what its graph does, and what its functions do."""
+    nodes = [*graph.nodes, *(node for function in functions for node in function.nodes)]
+    return opset_imports(profile, nodes)
 
 
 def bound_sizes(graph: Graph, options: CompileOptions) -> dict[str, int]:
@@ -180,7 +201,14 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
     if weights is not None:
         check_weights(params, weights)
     bound = bound_sizes(program.graph, options)
-    emission = emit(program, flat=options.flat, bound=bound, weights=weights if params else None)
+    emission = emit(
+        program,
+        weights=weights if params else None,
+        flat=options.flat,
+        bound=bound,
+        written_for=profile(options.opset, options.runtime),
+        caches=options.caches,
+    )
 
     def write_model(path: Path) -> None:
         path.write_bytes(encode(emission.model))

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product as cartesian
 from typing import TypeAlias
 
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Value
-from cgc.ir.types import TensorType
+from cgc.ir.types import DType, TensorType
 from cgc_onnx.layout import Layout, Parameter, static_size, stored_dims
 from cgc_onnx.shapes import Shapes
 from cgc_onnx.writer import Tensor, Writer
 
-Operand: TypeAlias = Tensor | Parameter
+
+@dataclass(slots=True)
+class Joined:
+    """Two tensors one behind the other along an axis, not joined yet: an operator that does so itself takes them apart,
+    and sets `whole` to what it gives back. Anything else has `make` write it.
+    """
+
+    first: Tensor
+    second: Tensor
+    make: Callable[[], Tensor]
+    whole: Tensor | None = None
+
+    def tensor(self) -> Tensor:
+        """Return the joined tensor, written when it is first asked for."""
+        if self.whole is None:
+            self.whole = self.make()
+        return self.whole
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A tensor that all functions read and the main graph makes once, by `key`; in functions it is one more input."""
+
+    key: str
+    dims: tuple[Dim, ...]
+    dtype: DType
+    make: Callable[[Scope], str]
+
+
+Operand: TypeAlias = Tensor | Parameter | Joined
 
 
 class Scope:
@@ -47,17 +78,43 @@ class Scope:
     def tensor(self, value: Value) -> Tensor:
         """Return `value` as one tensor with an axis for each of its dimensions, axes in any order."""
         operand = self._operands[value.name]
-        return operand if isinstance(operand, Tensor) else self.whole(operand)
+        match operand:
+            case Tensor():
+                return operand
+            case Joined():
+                return operand.tensor()
+            case Parameter():
+                return self.whole(operand)
 
     def ordered(self, value: Value) -> Tensor:
         """Return `value` as one tensor with its axes in the order of its type."""
         return self.shapes.transpose(self.tensor(value), value.type.names)
 
     def whole(self, parameter: Parameter) -> Tensor:
-        """Return a parameter, not split over loops, with an axis for each of its dimensions."""
-        assert not parameter.loops, f"{parameter.names[0]} is one tensor a layer, and is used whole"
+        """Return a parameter with an axis for each of its dimensions; what is one tensor a turn is put together."""
+        if parameter.loops:
+            return self._stack(parameter)
         stored = Tensor(parameter.names[0], parameter.stored, parameter.dtype)
         return self.shapes.reshape(stored, parameter.dims, f"{stored.name}.split")
+
+    def _stack(self, parameter: Parameter) -> Tensor:
+        axes = self.writer.integers(*range(len(parameter.loops)))
+        parts = [self.writer.one("Unsqueeze", (name, axes), f"{name}.turn") for name in parameter.names]
+        for at in range(len(parameter.loops) - 1, -1, -1):
+            size = static_size(parameter.loops[at])
+            parts = [
+                self.writer.one("Concat", parts[start : start + size], f"{parameter.path}.stacked", axis=at)
+                for start in range(0, len(parts), size)
+            ]
+        return self.writer.note(Tensor(parts[0], (*parameter.loops, *parameter.dims), parameter.dtype))
+
+    def shared(self, entry: Shared) -> Tensor:
+        """Return a tensor that is made once for the whole model."""
+        made = self.shapes.shared
+        if entry.key not in made:
+            name = entry.make(self) if self.shapes.top else self.writer.fresh(entry.key)
+            made[entry.key] = (entry, self.writer.note(Tensor(name, entry.dims, entry.dtype)))
+        return made[entry.key][1]
 
     def matrix(self, value: Value, groups: tuple[int, ...]) -> Tensor:
         """Return `value`, axes in the order of its type, merged into axes by `groups`: free where stored so."""

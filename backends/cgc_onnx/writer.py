@@ -9,14 +9,11 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from cgc.ir.builder import Names
-from cgc.ir.dims import Dim, substitute
+from cgc.ir.dims import Dim, Size, substitute
 from cgc.ir.types import DType, TensorType
+from cgc_onnx.capabilities import Profile
 from cgc_onnx.proto import Attribute, ElementType, Node, TensorData, ValueInfo
 
-OPSET = 23
-"""The standard opset: the first with RMSNormalization and Attention; ONNX Runtime has it from 1.23 on."""
-IR_VERSION = 11
-"""The file format that came with opset 23."""
 DOMAIN = "cgc"
 """The domain of the functions made from blocks."""
 
@@ -78,8 +75,9 @@ def integers(values: Sequence[int]) -> TensorData:
 class Writer:
     """Collects the nodes of one ONNX graph or function; every name is used once in it."""
 
-    def __init__(self, reserved: Iterable[str] = ()) -> None:
+    def __init__(self, profile: Profile, reserved: Iterable[str] = ()) -> None:
         """Start empty; names in `reserved` are given to nothing that is written."""
+        self.profile = profile
         self.nodes: list[Node] = []
         self.values: list[Tensor] = []
         self.source = ""
@@ -183,15 +181,15 @@ class Writer:
         self.values = [replace(tensor, name=new.get(tensor.name, tensor.name)) for tensor in self.values]
 
 
-def value_infos(tensors: Iterable[Tensor], bound: Mapping[str, int]) -> tuple[ValueInfo, ...]:
+def value_infos(tensors: Iterable[Tensor], bound: Mapping[str, Size]) -> tuple[ValueInfo, ...]:
     """Return the types of tensors for the file, each name once."""
     return tuple(value_info(tensor, bound) for tensor in {tensor.name: tensor for tensor in tensors}.values())
 
 
-def value_info(tensor: Tensor, bound: Mapping[str, int]) -> ValueInfo:
+def value_info(tensor: Tensor, bound: Mapping[str, Size]) -> ValueInfo:
     """Return a tensor's type for the file: sizes where known, symbols by name, each axis denoted by its dimension.
 
-    `bound` gives sizes to symbols that the user fixed.
+    `bound` gives symbols the sizes that the user fixed, or the names that the file has for them.
     """
     sizes = (substitute(dim.size, bound) for dim in tensor.dims)
     dims = (

@@ -62,7 +62,7 @@ class _Reordering:
         builder = Builder(names, self._function)
         values = {value.name: value for value in arguments}
         results = self._nodes(graph.body, builder, values)
-        body = builder.finish(arguments, _in_order(builder, results, graph.body.results))
+        body = builder.finish(arguments, in_order(builder, results, graph.body.results))
         return replace(graph, params=params, functions=tuple(self._made.values()), body=body)
 
     def _function(self, name: str) -> Function:
@@ -94,7 +94,7 @@ class _Reordering:
         )
         values = {old.name: new for old, new in zip(op.body.arguments, arguments, strict=True)}
         results = self._nodes(op.body, body, values)
-        carried = _in_order(body, results[: op.carried], arguments[: op.carried])
+        carried = in_order(body, results[: op.carried], arguments[: op.carried])
         return replace(op, body=body.finish(arguments, (*carried, *results[op.carried :])))
 
     def _specialized(self, name: str, inputs: tuple[Value, ...]) -> Function:
@@ -117,7 +117,7 @@ class _Reordering:
             replace(param, value=value)
             for param, value in zip(function.params, arguments[len(function.arguments) :], strict=True)
         )
-        body = builder.finish(arguments, _in_order(builder, results, function.body.results))
+        body = builder.finish(arguments, in_order(builder, results, function.body.results))
         return replace(function, name=self._names.fresh(function.name), params=params, body=body)
 
 
@@ -125,7 +125,7 @@ def _ordered(value: Value, order: tuple[str, ...]) -> Value:
     return replace(value, type=value.type.with_dims(tuple(value.type.dim(name) for name in order)))
 
 
-def _in_order(builder: Builder, values: tuple[Value, ...], like: tuple[Value, ...]) -> tuple[Value, ...]:
+def in_order(builder: Builder, values: tuple[Value, ...], like: tuple[Value, ...]) -> tuple[Value, ...]:
     """Return `values` with their dimensions in the order of those they stand for."""
     return tuple(
         value
