@@ -193,6 +193,11 @@ def graph(file: str, output: str, depth: int, settings: tuple[str, ...], model: 
         "--copy-weights", is_flag=True, help="onnx: copy the checkpoint instead of linking to it (ONNX's own loader)."
     ),
     click.option("--kv-cache", is_flag=True, help="onnx: for decoding, with keys and values of earlier tokens."),
+    click.option(
+        "--unpadded",
+        is_flag=True,
+        help="onnx, with --kv-cache: sequences of a batch all begin together; faster.",
+    ),
     click.option("--opset", type=int, help="onnx: the operators' version, 18 to 23."),
     click.option("--runtime", help="onnx: `ort` writes ONNX Runtime's own operators; by default standard ones."),
     SET,

@@ -277,6 +277,7 @@ class Request:
     copy_weights: bool = False
     opset: int | None = None
     runtime: str | None = None
+    unpadded: bool = False
 
 
 def compile_program(
@@ -308,6 +309,7 @@ def compile_program(
         caches,
         request.opset,
         request.runtime,
+        request.unpadded,
     )
     return run_target(program, target_name, folder, options, timings)
 

@@ -30,7 +30,8 @@ class CompileOptions:
 
     `weights` maps parameter paths to arrays (stacked parameters with their leading loop dimensions), None for a
     graph without weights. `copy_weights` asks for files of their own where a target would share those of a checkpoint.
-    `caches` are those of a program made for decoding; `opset` and `runtime` are what the result is to run in.
+    `caches` are those of a program made for decoding; `opset` and `runtime` are what the result is to run in,
+    `unpadded` says that all sequences of a batch begin together.
     """
 
     batch: int | None = None
@@ -42,6 +43,7 @@ class CompileOptions:
     caches: tuple[Cache, ...] = ()
     opset: int | None = None
     runtime: str | None = None
+    unpadded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

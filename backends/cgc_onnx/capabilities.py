@@ -48,15 +48,19 @@ FUSED = frozenset(
 )
 """Operators of ONNX Runtime's own."""
 
+GROUPED_HEAD = 8
+"""`GroupQueryAttention` takes heads of multiples of this size."""
+
 MICROSOFT = "com.microsoft"
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a model is written for."""
+    """What a model is written for. `padded`: sequences of a batch may start late, as `attention_mask` says."""
 
     opset: int = NEWEST
     runtime: Runtime = "onnx"
+    padded: bool = True
 
     def standard(self, operator: str) -> bool:
         """Tell whether the standard operator is there."""
@@ -72,7 +76,7 @@ class Profile:
         return IR_VERSIONS[self.opset]
 
 
-def profile(opset: int | None, runtime: str | None) -> Profile:
+def profile(opset: int | None, runtime: str | None, padded: bool = True) -> Profile:
     """Return what the user asked for.
 
     Raises:
@@ -83,4 +87,4 @@ def profile(opset: int | None, runtime: str | None) -> Profile:
     if opset is not None and opset not in IR_VERSIONS:
         text = f"models are written in the opsets {OLDEST} to {NEWEST}, not {opset}"
         raise TargetError("CG0805", text, f"`--opset {min(max(opset, OLDEST), NEWEST)}` is the nearest")
-    return Profile(opset or NEWEST, "ort" if runtime == "ort" else "onnx")
+    return Profile(opset or NEWEST, "ort" if runtime == "ort" else "onnx", padded)

@@ -206,7 +206,7 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
         weights=weights if params else None,
         flat=options.flat,
         bound=bound,
-        written_for=profile(options.opset, options.runtime),
+        written_for=profile(options.opset, options.runtime, not options.unpadded),
         caches=options.caches,
     )
 
