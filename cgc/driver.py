@@ -278,6 +278,9 @@ class Request:
     opset: int | None = None
     runtime: str | None = None
     unpadded: bool = False
+    precision: str | None = None
+    quantize: str | None = None
+    block: int | None = None
 
 
 def compile_program(
@@ -310,6 +313,9 @@ def compile_program(
         request.opset,
         request.runtime,
         request.unpadded,
+        request.precision,
+        request.quantize,
+        request.block,
     )
     return run_target(program, target_name, folder, options, timings)
 

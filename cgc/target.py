@@ -31,7 +31,8 @@ class CompileOptions:
     `weights` maps parameter paths to arrays (stacked parameters with their leading loop dimensions), None for a
     graph without weights. `copy_weights` asks for files of their own where a target would share those of a checkpoint.
     `caches` are those of a program made for decoding; `opset` and `runtime` are what the result is to run in,
-    `unpadded` says that all sequences of a batch begin together.
+    `unpadded` says that all sequences of a batch begin together. `precision`, or
+    `quantize` with entries to a `block`, is how weights are stored.
     """
 
     batch: int | None = None
@@ -44,6 +45,9 @@ class CompileOptions:
     opset: int | None = None
     runtime: str | None = None
     unpadded: bool = False
+    precision: str | None = None
+    quantize: str | None = None
+    block: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

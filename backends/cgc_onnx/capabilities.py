@@ -43,7 +43,6 @@ FUSED = frozenset(
         "MatMulNBits",
         "QuickGelu",
         "RotaryEmbedding",
-        "SimplifiedLayerNormalization",
     }
 )
 """Operators of ONNX Runtime's own."""

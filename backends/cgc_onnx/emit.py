@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cgc.checkpoints import CheckpointWeights
 from cgc.ir.graph import NOWHERE, Graph, Param
+from cgc.ir.types import DType
 from cgc.passes.kv_cache import Cache
 from cgc.passes.parameter_order import with_parameter_order
 from cgc.program import Program
@@ -15,9 +16,10 @@ from cgc.target import Artifact, CompileOptions, TargetError
 from cgc.version import VERSION
 from cgc_onnx.capabilities import Profile, profile
 from cgc_onnx.functions import Structure, opset_imports
-from cgc_onnx.layout import Parameter, declare, layouts
+from cgc_onnx.layout import Parameter, declare
 from cgc_onnx.linked import Linked, file_orders, link_artifacts, linked, write_linked
 from cgc_onnx.proto import FunctionDef, GraphDef, Initializer, ModelDef, encode
+from cgc_onnx.quantization import Quantization, contracted, quantization, rows_first
 from cgc_onnx.scope import Scope
 from cgc_onnx.shapes import Shapes
 from cgc_onnx.surface import surface_of
@@ -43,7 +45,7 @@ class Emission:
     @property
     def data_bytes(self) -> int:
         """The size of the data file."""
-        return self.stored[-1].offset + self.stored[-1].size if self.stored else 0
+        return self.stored[-1].end if self.stored else 0
 
     def summary(self) -> dict[str, object]:
         """Return what there is to say about the model, as JSON-able data."""
@@ -70,6 +72,15 @@ class Emission:
         return f"opset {opset}, {len(self.model.functions)} functions, {nodes} nodes, parameters {where}"
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How weights are stored: in a `precision` of their own, or those that `over` names quantized."""
+
+    precision: DType | None
+    how: Quantization | None
+    over: Mapping[str, tuple[str, ...]]
+
+
 def emit(
     program: Program,
     *,
@@ -78,6 +89,8 @@ def emit(
     bound: Mapping[str, int] | None = None,
     written_for: Profile = PLAIN,
     caches: Sequence[Cache] = (),
+    precision: DType | None = None,
+    how: Quantization | None = None,
 ) -> Emission:
     """Return `program` as an ONNX model.
 
@@ -90,27 +103,31 @@ def emit(
         TargetError: the program needs a size that ONNX cannot know.
     """
     graph = program.graph
-    if isinstance(weights, CheckpointWeights):
-        graph = with_parameter_order(graph, file_orders(graph.params, weights))
+    orders = file_orders(graph.params, weights) if isinstance(weights, CheckpointWeights) else {}
+    over = contracted(graph) if how is not None else {}
+    rows = rows_first(graph.params, over, how) if how is not None else {}
+    graph = with_parameter_order(graph, {**orders, **rows})
     surface = surface_of(graph, caches)
     writer = Writer(written_for, reserved=surface.reserved)
-    structure = Structure(graph, flat, bound or {}, written_for, surface.labels)
-    found = layouts(graph.body, [param.value for param in graph.params], structure.callee_layouts)
+    structure = Structure(graph, flat, bound or {}, written_for, surface.labels, how)
+    found = structure.layouts(graph.body, [param.value for param in graph.params])
     inputs = {value.name: surface.input(value, writer) for value in graph.inputs}
     tensors = [tensor for taken in inputs.values() for tensor in taken.tensors]
+    tensors = [tensors[at] for at in surface.in_order([tensor.name for tensor in tensors])]
     parameters = [(param, declare(param.value, found[param.name])) for param in graph.params]
     for _, parameter in parameters:
-        for name in parameter.names:
+        for name in parameter.tensors:
             writer.fresh(name)
     proto = GraphDef(graph.name, program.doc)
-    placed = _place(writer, parameters, weights, proto)
-    scope = Scope(Shapes(writer, tensors, structure.bound, top=True, limits=structure.limits))
+    placed = _place(writer, parameters, weights, proto, Form(precision, how, {name: over[name] for name in rows}))
+    scope = Scope(Shapes(writer, tensors, structure.bound, top=True, limits=structure.limits), how=how)
     for value in graph.inputs:
         scope.define(value, inputs[value.name].operand(scope))
     for param, parameter in parameters:
         scope.define(param.value, parameter)
     structure.write(scope, graph.body)
     results = surface.results(scope, graph)
+    results = [results[at] for at in surface.in_order([name for _, name in results])]
     writer.finish([(x.name, name) for x, name in results])
     outputs = [replace(x, name=name) for x, name in results]
 
@@ -125,7 +142,7 @@ def emit(
 
 
 def _place(
-    writer: Writer, parameters: list[tuple[Param, Parameter]], weights: Arrays | None, graph: GraphDef
+    writer: Writer, parameters: list[tuple[Param, Parameter]], weights: Arrays | None, graph: GraphDef, form: Form
 ) -> tuple[list[Stored], list[Linked]]:
     """Put the parameters into `graph`, as inputs or initializers."""
     if weights is None:
@@ -137,8 +154,8 @@ def _place(
         return [], []
     stay: list[Linked] = []
     if isinstance(weights, CheckpointWeights):
-        stay, parameters = linked(parameters, weights)
-    stored = plan(parameters)
+        stay, parameters = linked(parameters, weights, form.precision, form.over)
+    stored = plan(parameters, form.precision, form.how, form.over)
     initializers: list[Initializer] = [*write_linked(writer, stay), *write_initializers(writer, stored, DATA)]
     graph.initializers = initializers
     return stored, stay
@@ -189,6 +206,16 @@ def bound_sizes(graph: Graph, options: CompileOptions) -> dict[str, int]:
     return sizes
 
 
+def stored_precision(options: CompileOptions) -> DType | None:
+    """Return the precision in which weights are stored, None for that of the checkpoint (TargetError, CG0710)."""
+    match options.precision:
+        case None | "f32" | "f16" | "bf16":
+            return options.precision
+        case _:
+            text = f"weights are stored in no precision `{options.precision}`"
+            raise TargetError("CG0710", text, "there are f32, f16, bf16")
+
+
 def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tuple[Artifact, ...]]:
     """Return the model and the files to write.
 
@@ -201,13 +228,19 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
     if weights is not None:
         check_weights(params, weights)
     bound = bound_sizes(program.graph, options)
+    written_for = profile(options.opset, options.runtime, not options.unpadded)
+    how, precision = quantization(options.quantize, options.block, written_for), stored_precision(options)
+    if weights is None and (how or precision):
+        raise TargetError("CG0710", "there are no weights to convert", "give them with `--weights`")
     emission = emit(
         program,
         weights=weights if params else None,
         flat=options.flat,
         bound=bound,
-        written_for=profile(options.opset, options.runtime, not options.unpadded),
+        written_for=written_for,
         caches=options.caches,
+        precision=precision,
+        how=how,
     )
 
     def write_model(path: Path) -> None:
@@ -218,7 +251,7 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
         present = weights
 
         def write_data(path: Path) -> None:
-            write_weights(path, emission.stored, emission.params, present)
+            write_weights(path, emission.stored, emission.params, present, params)
 
         files.append(Artifact(DATA, write_data))
     return emission, tuple(files)

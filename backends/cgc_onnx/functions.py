@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from cgc.ir.builder import Names
 from cgc.ir.dims import Size, symbol
 from cgc.ir.graph import NOWHERE, Function, Graph, Location, Node, Region, Value
-from cgc.ir.ops import Call, Concat, Repeat
+from cgc.ir.ops import Call, Concat, Dot, Repeat
+from cgc.ir.types import TensorType
 from cgc_onnx.capabilities import Profile
 from cgc_onnx.intrinsics import intrinsic
 from cgc_onnx.layout import Layout, Parameter, declare, layouts, repeat_layouts, static_size, step
 from cgc_onnx.lower import lower
 from cgc_onnx.proto import FunctionDef
 from cgc_onnx.proto import Node as NodeRecord
+from cgc_onnx.quantization import Quantization
 from cgc_onnx.scope import Joined, Operand, Scope, Shared
 from cgc_onnx.shapes import Shapes
 from cgc_onnx.writer import DOMAIN, Tensor, Writer, value_infos
@@ -44,9 +46,18 @@ class Structure:
     """Writes the regions of one graph. `functions` fills up with what calls need, callees first; none when `flat`."""
 
     def __init__(
-        self, graph: Graph, flat: bool, bound: Mapping[str, int], profile: Profile, labels: Mapping[str, str]
+        self,
+        graph: Graph,
+        flat: bool,
+        bound: Mapping[str, int],
+        profile: Profile,
+        labels: Mapping[str, str],
+        how: Quantization | None = None,
     ) -> None:
-        """Prepare for `graph`; `bound` fixes symbols to sizes, `labels` are what the file calls the others."""
+        """Prepare for `graph`; `bound` fixes symbols to sizes, `labels` are what the file calls the others, `how` is
+        the form of quantized weights.
+        """
+        self.how = how
         self.functions: list[FunctionDef] = []
         self.bound = dict(bound)
         self.shown: dict[str, Size] = {**{old: symbol(new) for old, new in labels.items()}, **bound}
@@ -60,8 +71,16 @@ class Structure:
         self._names.reserve(UNUSABLE)
         self._called = {function.name: self._names.fresh(function.name) for function in graph.functions}
         for function in graph.functions:
-            found = layouts(function.body, [param.value for param in function.params], self.callee_layouts)
+            found = self.layouts(function.body, [param.value for param in function.params])
             self._layouts[function.name] = tuple(found[param.name] for param in function.params)
+
+    def layouts(self, region: Region, params: Iterable[Value]) -> dict[str, Layout]:
+        """Return how the parameters of a region are stored, by name."""
+        return layouts(region, params, self.callee_layouts, self._packed)
+
+    def _packed(self, weight: TensorType, op: Dot) -> bool:
+        over = [name for name in weight.names if name in op.over]
+        return self.how is not None and self.how.operator and self.how.fits(weight, over)
 
     def callee_layouts(self, function: str) -> tuple[Layout, ...]:
         """Return how a function wants its parameters stored, in order."""
@@ -109,7 +128,7 @@ class Structure:
         emitted = self._emitted[op.function]
         params = zip(node.inputs[args:], emitted.layouts, strict=True)
         names = [scope.ordered(value).name for value in node.inputs[:args]]
-        names += [name for value, layout in params for name in scope.stored(value, layout).names]
+        names += [name for value, layout in params for name in scope.stored(value, layout).tensors]
         return self._apply(scope, emitted, names, node.outputs, op.instance or op.function, scope.prefix)
 
     def _inline(
@@ -121,9 +140,9 @@ class Structure:
 
     def _repeat(self, scope: Scope, node: Node, op: Repeat) -> Sequence[Operand]:
         loose = op.carried + op.shared
-        wanted = repeat_layouts(op, self.callee_layouts)
+        wanted = repeat_layouts(op, self.callee_layouts, self._packed)
         stacked = [
-            scope.stored(value, Layout((0, *layout.loops), layout.groups))
+            scope.stored(value, replace(layout, loops=(0, *layout.loops)))
             for value, layout in zip(node.inputs[loose:], wanted, strict=True)
         ]
         carried = [scope.tensor(value) for value in node.inputs[: op.carried]]
@@ -170,7 +189,7 @@ class Structure:
                 scope.shapes.transpose(x, value.type.names).name
                 for x, value in zip([*carried, *shared], op.body.arguments, strict=False)
             ]
-            names = [*passed, *(name for parameter in stacked for name in parameter.names)]
+            names = [*passed, *(name for parameter in stacked for name in parameter.tensors)]
             instance = f"{op.instance}.{index}"
             return self._apply(scope, emitted, names, op.body.results, instance, f"{scope.prefix}{instance}.")
 
@@ -203,21 +222,26 @@ class Structure:
             for value, (path, layout) in zip(body.arguments[tensors:], wanted, strict=True)
         ]
         shapes = Shapes(writer, loose, self.bound, top=False, limits=self.limits)
-        scope = Scope(shapes)
+        scope = Scope(shapes, how=self.how)
         operands: list[Operand] = [*loose, *params]
         for argument, operand in zip(body.arguments, operands, strict=True):
             scope.define(argument, operand)
         self.write(scope, body)
         results = [scope.ordered(value) for value in body.results]
         outputs = writer.finish([(x.name, "") for x in results])
-        stored = [Tensor(name, parameter.stored, parameter.dtype) for parameter in params for name in parameter.names]
+        stored = [
+            Tensor(name, parameter.stored, parameter.dtype)
+            for parameter in params
+            if not parameter.layout.packed
+            for name in parameter.names
+        ]
         proto = FunctionDef(
             name,
             DOMAIN,
             doc,
             (
                 *(x.name for x in loose),
-                *(name for parameter in params for name in parameter.names),
+                *(name for parameter in params for name in parameter.tensors),
                 *shapes.missing.values(),
                 *(tensor.name for _, tensor in shapes.shared.values()),
             ),
@@ -251,7 +275,7 @@ def _argument(writer: Writer, value: Value) -> Tensor:
 
 def _fresh(writer: Writer, parameter: Parameter) -> Parameter:
     names = tuple(writer.fresh(name) for name in parameter.names)
-    return Parameter(parameter.path, names, parameter.loops, parameter.dims, parameter.dtype, parameter.layout)
+    return replace(parameter, names=names, scales=tuple(writer.fresh(name) for name in parameter.scales))
 
 
 def _documentation(function: Function) -> str:

@@ -49,24 +49,15 @@ def _norm(op: str) -> Intrinsic:
         x, params = scope.tensor(node.inputs[0]), node.inputs[1:]
         if x.dtype == "bf16" or any(param.type.names != axis for param in params):
             return None
-        written = _norm_operator(scope, op)
-        if written is None:
+        if not scope.writer.profile.standard(op):
             return None
         if x.names[-len(axis) :] != axis:
             x = scope.shapes.transpose(x, [*(name for name in x.names if name not in axis), *axis])
         operands = [x.name, *(scope.ordered(param).name for param in params)]
         epsilon = _number(function, "eps")
-        return scope.writer.tensor(written, operands, x, scope.wish(node.output), axis=-len(axis), epsilon=epsilon)
+        return scope.writer.tensor(op, operands, x, scope.wish(node.output), axis=-len(axis), epsilon=epsilon)
 
     return rule
-
-
-def _norm_operator(scope: Scope, op: str) -> str | None:
-    """Return the operator for a norm: the standard one, or ONNX Runtime's, which stands in the same domain."""
-    if scope.writer.profile.standard(op):
-        return op
-    older = {"RMSNormalization": "SimplifiedLayerNormalization"}.get(op, "")
-    return older if scope.writer.profile.fused(older) else None
 
 
 def _silu(scope: Scope, node: Node, _: Function) -> Tensor | None:

@@ -12,7 +12,7 @@ import errno
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -58,32 +58,40 @@ def file_orders(params: Sequence[Param], weights: CheckpointWeights) -> dict[str
 
 
 def linked(
-    parameters: Sequence[tuple[Param, Parameter]], weights: CheckpointWeights
+    parameters: Sequence[tuple[Param, Parameter]],
+    weights: CheckpointWeights,
+    precision: DType | None = None,
+    quantized: Collection[str] = (),
 ) -> tuple[list[Linked], list[tuple[Param, Parameter]]]:
-    """Return the tensors that can stay in the file, and the parameters of the others."""
+    """Return the tensors that can stay in the file, and the parameters of the others.
+
+    Those are what is quantized, or is in another `precision` than the one asked for.
+    """
     stay: list[Linked] = []
     others: list[tuple[Param, Parameter]] = []
     for param, parameter in parameters:
         dims = tuple(static_size(dim) for dim in parameter.stored)
         layers = weights.located[param.name]
-        if () not in layers and len(parameter.loops) < param.stacked:
-            others.append((param, parameter))  # used as a whole, but the file has it layer by layer
+        if param.name in quantized or (() not in layers and len(parameter.loops) < param.stacked):
+            others.append((param, parameter))  # or used as a whole, but the file has it layer by layer
             continue
         found = [
             Linked(name, dims, parameter.dtype, layers[layer] if layer in layers else layers[()], layer)
             for name, layer in zip(parameter.names, indices(parameter.loops), strict=True)
         ]
-        if all(_fits(tensor) for tensor in found):
+        if all(_fits(tensor, precision) for tensor in found):
             stay += found
         else:
             others.append((param, parameter))
     return stay, others
 
 
-def _fits(tensor: Linked) -> bool:
+def _fits(tensor: Linked, precision: DType | None) -> bool:
     """Tell whether the bytes can be read where they lie."""
     stored = tensor.place.stored
-    return stored.dtype in DTYPES and stored.start % BYTES[DTYPES[stored.dtype]] == 0
+    if stored.dtype not in DTYPES or (precision and DTYPES[stored.dtype] != precision):
+        return False
+    return stored.start % BYTES[DTYPES[stored.dtype]] == 0
 
 
 def write_linked(writer: Writer, tensors: Iterable[Linked]) -> list[Initializer]:

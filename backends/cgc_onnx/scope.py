@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product as cartesian
 from typing import TypeAlias
 
@@ -11,6 +11,7 @@ from cgc.ir.dims import Dim
 from cgc.ir.graph import Value
 from cgc.ir.types import DType, TensorType
 from cgc_onnx.layout import Layout, Parameter, static_size, stored_dims
+from cgc_onnx.quantization import Quantization
 from cgc_onnx.shapes import Shapes
 from cgc_onnx.writer import Tensor, Writer
 
@@ -49,8 +50,9 @@ Operand: TypeAlias = Tensor | Parameter | Joined
 class Scope:
     """The values visible in one region. Regions that are written inline share `shapes` and have a `prefix` each."""
 
-    def __init__(self, shapes: Shapes, prefix: str = "") -> None:
+    def __init__(self, shapes: Shapes, prefix: str = "", how: Quantization | None = None) -> None:
         self.shapes = shapes
+        self.how = how
         self.prefix = prefix
         self._operands: dict[str, Operand] = {}
 
@@ -61,7 +63,7 @@ class Scope:
 
     def inline(self, instance: str) -> Scope:
         """Return an empty scope for a region written inside this one, its names behind `instance`."""
-        return Scope(self.shapes, f"{self.prefix}{instance}." if instance else self.prefix)
+        return Scope(self.shapes, f"{self.prefix}{instance}." if instance else self.prefix, self.how)
 
     def define(self, value: Value, operand: Operand) -> None:
         """Say what `value` is."""
@@ -116,6 +118,13 @@ class Scope:
             made[entry.key] = (entry, self.writer.note(Tensor(name, entry.dims, entry.dtype)))
         return made[entry.key][1]
 
+    def packed(self, value: Value) -> tuple[str, str] | None:
+        """Return the integers and the scales of a packed matrix, None for any other value."""
+        operand = self._operands[value.name]
+        if not isinstance(operand, Parameter) or not operand.layout.packed:
+            return None
+        return operand.names[0], operand.scales[0]
+
     def matrix(self, value: Value, groups: tuple[int, ...]) -> Tensor:
         """Return `value`, axes in the order of its type, merged into axes by `groups`: free where stored so."""
         operand = self._operands[value.name]
@@ -130,11 +139,12 @@ class Scope:
     def stored(self, value: Value, layout: Layout) -> Parameter:
         """Return `value` in a certain layout; what is not stored so is cut and merged at run time."""
         operand = self._operands[value.name]
-        if isinstance(operand, Parameter) and (len(operand.loops), operand.layout.groups) == (
+        if isinstance(operand, Parameter) and (len(operand.loops), replace(operand.layout, loops=())) == (
             len(layout.loops),
-            layout.groups,
+            replace(layout, loops=()),
         ):
             return operand
+        assert not layout.packed, f"{value.name} is packed for some of its uses only"
         whole = self.ordered(value)
         loops, dims = whole.dims[: len(layout.loops)], whole.dims[len(layout.loops) :]
         names = []

@@ -57,6 +57,13 @@ class Surface:
         """Names that nothing else may have."""
         return [name for names in self.names.values() for name in names]
 
+    def in_order(self, names: Sequence[str]) -> list[int]:
+        """Return the places of tensors called `names` in the order of the file: caches last, layer by layer."""
+        rank = {
+            name: (turn, place) for place, cache in enumerate(self.turns) for turn, name in enumerate(self.names[cache])
+        }
+        return sorted(range(len(names)), key=lambda at: (names[at] in rank, rank.get(names[at], (0, 0))))
+
     def input(self, value: Value, writer: Writer) -> Taken:
         """Return how an input comes in."""
         names = self.names.get(value.name) or (writer.fresh(value.name),)
@@ -137,7 +144,7 @@ def _cache_names(
         if len(members) % 2 or not all({a.role, b.role} == {"key", "value"} for a, b in pairs):
             found += [(cache, *_plain(cache, turns)) for cache in members]
             continue
-        for place, pair in enumerate(pairs):
+        for place, pair in enumerate(sorted(pair, key=lambda cache: cache.role) for pair in pairs):
             at = [number + turn * len(pairs) + place for turn in range(len(turns))]
             for cache in pair:
                 past = tuple(f"past_key_values.{n}.{cache.role}" for n in at)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cgc.checkpoints import CheckpointWeights
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Param
-from cgc.ir.types import BYTES, DType
+from cgc.ir.types import BYTES, DType, is_float
 from cgc.target import TargetError
 from cgc_onnx.layout import Parameter, indices, static_size
-from cgc_onnx.proto import ELEMENT_TYPES, Initializer
+from cgc_onnx.proto import ELEMENT_TYPES, Attribute, Initializer
+from cgc_onnx.quantization import Quantization, quantize
 from cgc_onnx.writer import Writer
 
 if TYPE_CHECKING:
@@ -31,10 +34,38 @@ BLOCK = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """How one tensor is quantized: a matrix of `rows` by `columns`, with its scales at `offset` of the data file."""
+
+    how: Quantization
+    rows: int
+    columns: int
+    offset: int
+
+    @property
+    def scales(self) -> tuple[int, int]:
+        """The shape of the scales."""
+        return self.rows, self.columns // self.how.block
+
+    @property
+    def size(self) -> int:
+        """Bytes of the scales."""
+        return self.rows * (self.columns // self.how.block) * BYTES["f32"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the integers as the file says it: MatMulNBits takes bytes by block."""
+        how = self.how
+        if how.operator:
+            return self.rows, self.columns // how.block, how.block * how.bits // 8
+        return self.rows, self.columns
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """One tensor of the data file: `size` bytes from `offset`, which are entries `index` of the parameter `param`.
 
-    `dtype` is what the file holds, `wanted` what the graph computes with.
+    `dtype` is what the file holds, `wanted` what the graph computes with; of a quantized one, `packed` says how.
     """
 
     name: str
@@ -45,10 +76,23 @@ class Stored:
     offset: int
     size: int
     wanted: DType = "f32"
+    packed: Packed | None = None
+
+    @property
+    def end(self) -> int:
+        """Where what belongs to it ends in the file."""
+        return self.packed.offset + self.packed.size if self.packed else self.offset + self.size
 
 
-def plan(parameters: Sequence[tuple[Param, Parameter]], precision: DType | None = None) -> list[Stored]:
-    """Return where each tensor of `parameters` lies, in their order; matrices in `precision` where that is given.
+def plan(
+    parameters: Sequence[tuple[Param, Parameter]],
+    precision: DType | None = None,
+    how: Quantization | None = None,
+    over: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> list[Stored]:
+    """Return where each tensor of `parameters` lies, in their order, in `precision` where that is given.
+
+    Those that `over` says the contracted dimensions of are quantized.
 
     Raises:
         TargetError: a parameter has a size that is not known.
@@ -56,32 +100,61 @@ def plan(parameters: Sequence[tuple[Param, Parameter]], precision: DType | None 
     entries: list[Stored] = []
     end = 0
     for param, parameter in parameters:
-        dtype = precision or parameter.dtype
-        size = BYTES[dtype]
-        for dim in parameter.dims:
-            size *= static_size(dim)
-        unit = PAGE if size >= LARGE else LINE
+        dtype = precision if precision and is_float(parameter.dtype) else parameter.dtype
+        count = math.prod(static_size(dim) for dim in parameter.dims)
         for name, index in zip(parameter.names, indices(parameter.loops), strict=True):
-            offset = -(-end // unit) * unit
-            entries.append(Stored(name, param.name, index, parameter.stored, dtype, offset, size, parameter.dtype))
-            end = offset + size
+            packed = None
+            if how is not None and param.name in over and (parameter.layout.packed or not how.operator):
+                columns = math.prod(static_size(dim) for dim in parameter.dims if dim.name in over[param.name])
+                size = count * how.bits // 8
+                offset = _aligned(end, size)
+                packed = Packed(how, count // columns, columns, _aligned(offset + size, LINE))
+            else:
+                size = count * BYTES[dtype]
+                offset = _aligned(end, size)
+            entry = Stored(name, param.name, index, parameter.stored, dtype, offset, size, parameter.dtype, packed)
+            entries.append(entry)
+            end = entry.end
     return entries
 
 
+def _aligned(end: int, size: int) -> int:
+    unit = PAGE if size >= LARGE else LINE
+    return -(-end // unit) * unit
+
+
 def write_initializers(writer: Writer, entries: Sequence[Stored], file: str) -> list[Initializer]:
-    """Return the tensors that say they lie in `file`, a name relative to the model's, and cast what is stored in
-    another precision.
+    """Return the tensors that say they lie in `file`, a name relative to the model's, and write the nodes that turn
+    what is stored otherwise into what the graph computes with.
     """
-    return [_initializer(writer, entry, file) for entry in entries]
+    return [tensor for entry in entries for tensor in _initializers(writer, entry, file)]
 
 
-def _initializer(writer: Writer, entry: Stored, file: str) -> Initializer:
-    name = entry.name
+def _initializers(writer: Writer, entry: Stored, file: str) -> list[Initializer]:
+    name, dims = entry.name, tuple(static_size(dim) for dim in entry.dims)
+    if entry.packed:
+        return _packed(writer, entry, entry.packed, dims, file)
     if entry.dtype != entry.wanted:
         name = writer.fresh(f"{entry.name}.{entry.dtype}")
         writer.named("Cast", (name,), entry.name, to=ELEMENT_TYPES[entry.wanted])
-    dims = tuple(static_size(dim) for dim in entry.dims)
-    return Initializer(name, entry.dtype, dims, file, entry.offset, entry.size)
+    return [Initializer(name, entry.dtype, dims, file, entry.offset, entry.size)]
+
+
+def _packed(writer: Writer, entry: Stored, packed: Packed, dims: tuple[int, ...], file: str) -> list[Initializer]:
+    how, scale = packed.how, f"{entry.name}.scale"
+    name = entry.name
+    if not how.operator:
+        scale, name = writer.fresh(scale), writer.fresh(f"{entry.name}.{how.element}")
+        attributes: dict[str, Attribute] = {"axis": 1, "block_size": how.block}
+        if dims == packed.shape:
+            writer.named("DequantizeLinear", (name, scale), entry.name, **attributes)
+        else:
+            (matrix,) = writer.emit("DequantizeLinear", (name, scale), f"{entry.name}.rows", attributes=attributes)
+            writer.named("Reshape", (matrix, writer.integers(*dims)), entry.name)
+    return [
+        Initializer(name, how.element, packed.shape, file, entry.offset, entry.size),
+        Initializer(scale, "f32", packed.scales, file, packed.offset, packed.size),
+    ]
 
 
 def check_weights(params: Sequence[Param], weights: Arrays) -> None:
@@ -97,10 +170,12 @@ def check_weights(params: Sequence[Param], weights: Arrays) -> None:
             raise TargetError("CG0702", f"the weights have no `{param.name}`")
 
 
-def write_weights(path: Path, entries: Sequence[Stored], params: Sequence[Param], weights: Arrays) -> None:
+def write_weights(
+    path: Path, entries: Sequence[Stored], params: Sequence[Param], weights: Arrays, own: Sequence[Param] = ()
+) -> None:
     """Write the data file: one parameter after another is taken from `weights`, written and let go.
 
-    A checkpoint's are put into the order of dimensions that `params` have.
+    `own` are the parameters as the weights have them, where `params` have their dimensions in another order.
 
     Raises:
         TargetError: an array has another shape than its parameter.
@@ -110,30 +185,47 @@ def write_weights(path: Path, entries: Sequence[Stored], params: Sequence[Param]
     for entry in entries:
         by_param.setdefault(entry.param, []).append(entry)
     with path.open("wb", buffering=0) as file:
-        for param in params:
-            if param.name in by_param:
-                for entry, array in layers_of(param, by_param[param.name], weights):
-                    file.seek(entry.offset)
-                    for block in _blocks(array, entry.dtype):
-                        write_all(file.write, block)
+        for param, given in zip(params, own or params, strict=True):
+            for entry, array in _layers(param, given, by_param.get(param.name, []), weights):
+                for offset, block in _stored_blocks(entry, array):
+                    file.seek(offset)
+                    write_all(file.write, block)
 
 
-def layers_of(param: Param, entries: Sequence[Stored], weights: Arrays) -> Iterator[tuple[Stored, Array]]:
-    """Yield what each of `entries`, all of `param`, holds; of a checkpoint no more than that is read at a time.
-
-    Raises:
-        TargetError: an array has another shape than its parameter.
-    """
-    if isinstance(weights, CheckpointWeights):
-        for entry in entries:
-            yield entry, weights.layer(param.name, entry.index, param.type.names[len(entry.index) :])
+def _layers(param: Param, own: Param, entries: Sequence[Stored], weights: Arrays) -> Iterator[tuple[Stored, Array]]:
+    """Yield what each of `entries` holds, in the order of `param`; a checkpoint is read one layer at a time."""
+    if not entries:
         return
-    whole = weights[param.name]
-    if whole.shape != param.type.shape:
-        shape = tuple(map(str, param.type.shape))
-        raise TargetError("CG0704", f"`{param.name}` has shape {whole.shape}, not ({', '.join(shape)})")
+    whole: Array | None = None
+    if not isinstance(weights, CheckpointWeights):
+        whole = weights[param.name]
+        if whole.shape != own.type.shape:
+            shape = tuple(map(str, own.type.shape))
+            raise TargetError("CG0704", f"`{param.name}` has shape {whole.shape}, not ({', '.join(shape)})")
     for entry in entries:
-        yield entry, whole[entry.index]
+        order, names = param.type.names[len(entry.index) :], own.type.names[len(entry.index) :]
+        if isinstance(weights, CheckpointWeights):
+            yield entry, weights.layer(param.name, entry.index, order)
+        elif whole is not None:
+            yield entry, whole[entry.index].transpose([names.index(name) for name in order])
+
+
+def _stored_blocks(entry: Stored, array: Array) -> Iterator[tuple[int, Array]]:
+    """Yield what to write and where, a bounded part at a time."""
+    packed = entry.packed
+    if packed is None:
+        at = entry.offset
+        for block in _blocks(array, entry.dtype):
+            yield at, block
+            at += block.nbytes
+        return
+    matrix = array.reshape(packed.rows, packed.columns)
+    step = max(1, BLOCK // (packed.columns * 4))
+    row_bytes, scale_bytes = entry.size // packed.rows, packed.size // packed.rows
+    for start in range(0, packed.rows, step):
+        integers, scales = quantize(matrix[start : start + step], packed.how)
+        yield entry.offset + start * row_bytes, integers
+        yield packed.offset + start * scale_bytes, scales
 
 
 def write_all(write: Callable[[Any], int | None], block: Array) -> None:
