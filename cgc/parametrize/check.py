@@ -72,7 +72,8 @@ class Check:
             {branch.index: (branch.operand, made.written(branch)) for branch in uses.branches},
         )
         mup = self._program.mup
-        lazy = grown.deep and mup is not None and (mup.value("alpha") or 1.0) < 1.0
+        alpha = mup.value("alpha") if mup is not None else None
+        lazy = grown.deep and alpha is not None and alpha < 1.0
         for fact in coordinate_exponents(growth, local):
             wrong = tuple(fault for fault in faults(fact) if not (lazy and fault == "update vanishes"))
             yield Finding(grown.names, grown.deep, made.path(fact.index), fact, wrong)
