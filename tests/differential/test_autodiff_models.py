@@ -165,7 +165,11 @@ def test_family(name: str) -> None:
     check_model(family(name))
 
 
-@pytest.mark.parametrize("name", FILES)
+ALIKE = [name for name in FILES if name.startswith("cerebras_gpt") and "111m" not in name]
+"""Shrunken, these are 111m and 111m_mup again, but for a few numbers."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in FILES])
 def test_example(name: str) -> None:
     check_model(load_program(str(EXAMPLES / name), SMALL | MORE.get(name, {})))
 
