@@ -39,6 +39,8 @@ DUMPS = (*PASSES, "autodiff", "kv_cache")
 
 WITH_CACHE = ("onnx",)
 """Targets that `--kv-cache` is for."""
+WITHOUT_WAFER = ("torch", "onnx")
+"""Targets that take nothing of what is asked of a wafer."""
 
 
 class UsageError(Exception):
@@ -261,7 +263,8 @@ def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]
 class Request:
     """What `cgc compile` was asked beside file and target; `seed` draws weights where no checkpoint is given.
 
-    `kv_cache` asks for the model as it decodes: past keys and values in, present ones out.
+    `kv_cache` asks for the model as it decodes: past keys and values in, present ones out. `mode`, `run`, `wafers` and
+    `recompute` are for a wafer, as in `CompileOptions`.
     """
 
     device: str | None = None
@@ -271,6 +274,10 @@ class Request:
     seed: int | None = None
     flat: bool = False
     kv_cache: bool = False
+    mode: str | None = None
+    run: str | None = None
+    wafers: int | None = None
+    recompute: bool = False
 
 
 def compile_program(
@@ -282,6 +289,7 @@ def compile_program(
         InputError: the target cannot compile this, weights do not fit, or the folder cannot be written.
         UsageError: there is no such target, or it is not installed completely.
     """
+    _only_for_wafers(target_name, request)
     weights = _weights(program, request)
     if request.kv_cache:
         if target_name not in WITH_CACHE:
@@ -291,8 +299,30 @@ def compile_program(
         with timings.stage("make a KV cache"):
             step = decoding(program)
             program, weights = step.program, None if weights is None else step.weights(weights)
-    options = CompileOptions(request.batch, request.seq, request.device, request.flat, weights)
+    options = CompileOptions(
+        request.batch,
+        request.seq,
+        request.device,
+        request.flat,
+        weights,
+        request.mode,
+        None if request.run == "auto" else request.run,
+        request.wafers or 1,
+        request.recompute,
+    )
     return run_target(program, target_name, folder, options, timings)
+
+
+def _only_for_wafers(target: str, request: Request) -> None:
+    given = {
+        "--mode": request.mode,
+        "--run": request.run,
+        "--wafers": request.wafers,
+        "--recompute": request.recompute or None,
+    }
+    for name, value in given.items():
+        if value is not None and target in WITHOUT_WAFER:
+            raise UsageError(f"{name}: the target `{target}` runs on no wafer; `wse-sim` does")
 
 
 def run_target(

@@ -27,7 +27,9 @@ class CompileOptions:
     """What the user asked for. A target says so (TargetError) where it cannot honour one.
 
     `weights` maps parameter paths to arrays (stacked parameters with their leading loop dimensions), None for a
-    graph without weights.
+    graph without weights. For a wafer, `mode` is what the model is run for (`train`, `prefill`, `decode`; None: what it
+    is meant for), `run` how (`pipelined`, `streaming`; None: the faster), on how many `wafers`; `recompute` makes
+    training store only what enters a layer.
     """
 
     batch: int | None = None
@@ -35,6 +37,10 @@ class CompileOptions:
     device: str | None = None
     flat: bool = False
     weights: Arrays | None = None
+    mode: str | None = None
+    run: str | None = None
+    wafers: int = 1
+    recompute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,89 @@ class CostModel(Protocol):
 
     def decode_cost(self, program: Program, request: DecodeRequest) -> CostAnswer:
         """Return the cost of a decode step; raises TargetError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRequest:
+    """A problem of kernels to be placed, by its file.
+
+    `method` is one of the target's; `seed` fixes its random numbers; without `time_limit` (seconds) it ends by itself.
+    """
+
+    problem: str
+    method: str = "search"
+    seed: int = 0
+    time_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceProgress:
+    """How far a search is: what it does, rounds done of how many, the best score so far and a lower bound on it."""
+
+    stage: str
+    done: int
+    total: int
+    score: float | None
+    bound: float
+
+
+class PlaceAnswer(Protocol):
+    """A legal placement: what it is worth, and what no other can beat."""
+
+    @property
+    def solution(self) -> str:
+        """The text of the solution file; empty where one was only checked."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
+        ...
+
+    def table(self) -> RenderableType:
+        """Return it for printing."""
+        ...
+
+
+@runtime_checkable
+class Placer(Protocol):
+    """What a target offers beside `Target` where it can place kernels that somebody else describes."""
+
+    def place(self, request: PlaceRequest, report: Callable[[PlaceProgress], None]) -> PlaceAnswer:
+        """Return the best placement found; raises TargetError and InputError.
+
+        A KeyboardInterrupt ends the search early: the best placement so far is returned, if there is one.
+        """
+        ...
+
+    def check_placement(self, problem: str, solution: str) -> PlaceAnswer:
+        """Return what the placement in the file `solution` is worth; raises InputError where it is not legal."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCost:
+    """What a block costs in one step: all its `runs` together, on `cores` cores each.
+
+    `multiply_adds` are those of one sequence going forward; `share` is its part of the time of a step, where blocks run
+    side by side its part of the work; `bound` what sets its time.
+    """
+
+    path: str
+    runs: int
+    multiply_adds: int
+    parameters: int
+    share: float
+    cores: int
+    bound: str
+
+
+@runtime_checkable
+class BlockCosts(Protocol):
+    """What a target offers beside `Target` where it can say what the blocks of a program cost."""
+
+    def block_costs(self, program: Program, options: CompileOptions) -> Iterable[BlockCost]:
+        """Return the cost of every block that has one, in order; raises TargetError."""
         ...
 
 

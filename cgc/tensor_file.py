@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 
 from cgc.diagnostics import Diagnostic, InputError
+from cgc.input_file import open_input
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -94,7 +95,7 @@ def _in_folder(folder: Path) -> Path:
 
 def _read_index(path: Path) -> dict[str, StoredTensor]:
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             data = file.read(LARGEST_INDEX + 1)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
@@ -130,7 +131,7 @@ def _json(data: bytes, path: Path, what: str) -> dict[str, Any]:
 
 def _read_file(path: Path) -> dict[str, StoredTensor]:
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, LARGEST_HEADER):

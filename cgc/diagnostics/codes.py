@@ -10,8 +10,9 @@ from cgc.diagnostics.import_codes import IMPORTS
 from cgc.diagnostics.item_codes import ITEMS
 from cgc.diagnostics.language_codes import LANGUAGE
 from cgc.diagnostics.outside_codes import OUTSIDE
+from cgc.diagnostics.placement_codes import PLACEMENT
 
-CODES: dict[str, Code] = dict(sorted({**OUTSIDE, **LANGUAGE, **ITEMS, **IMPORTS}.items()))
+CODES: dict[str, Code] = dict(sorted({**OUTSIDE, **LANGUAGE, **ITEMS, **IMPORTS, **PLACEMENT}.items()))
 
 GROUPS = {
     "CG00": "Files",

@@ -25,29 +25,35 @@ OUTSIDE: dict[str, Code] = {
         "The folder does not exist and cannot be made, is not writable, or the disk is full. Nothing half-written "
         "is left behind: files get their names once they are complete.",
     ),
-    "CG0006": Code(
-        "A text cannot be trained on",
-        "The experiments train small copies of a model on the bytes of a text. The file cannot be read, is too short, "
-        "or has a byte outside of the model's vocabulary: a model of bytes has `vocab=256`.",
-    ),
     "CG0005": Code(
         "A program that is needed is not installed",
         "Pictures of graphs are laid out by graphviz, whose program `dot` has to be on the PATH. A `.dot` file can "
         "be written without it.",
     ),
+    "CG0006": Code(
+        "A text cannot be trained on",
+        "The experiments train small copies of a model on the bytes of a text. The file cannot be read, is too short, "
+        "or has a byte outside of the model's vocabulary: a model of bytes has `vocab=256`.",
+    ),
+    "CG0007": Code(
+        "There is not enough memory",
+        "The command needs more memory than the machine has: weights, activations or a training step of a model of "
+        "this size. `--set` makes a smaller copy; without weights, `cgc compile` needs little memory for any model.",
+    ),
     "CG0601": Code(
         "One sequence does not fit on the wafer",
-        "Even with the weights streamed layer by layer, the activations of one sequence need more memory than the "
-        "cores have. The hint names the sequence length that would fit.",
+        "Even with the weights streamed, the activations of one sequence need more memory than the cores have. The "
+        "message says by how much, the hint which sequence length would fit.",
     ),
     "CG0602": Code(
         "The weights of two layers do not fit on the wafer",
-        "Streaming holds the layer in work and the one that comes next. Together they need more memory than all "
-        "cores have: a smaller width, a shorter sequence or a larger device is needed.",
+        "Decoding with weights streamed holds the layer in work and the one that comes next. Together they need more "
+        "memory than the square of cores that works on them has: a smaller width or a larger device is needed.",
     ),
     "CG0603": Code(
-        "A layer has more blocks than the wafer has cores",
-        "Every block gets at least one core of its own. This happens on very small devices only.",
+        "A model has more blocks than the wafer has cores",
+        "In a pipeline (`--run pipelined`) every block of every layer gets at least one core of its own. This happens "
+        "on very small devices only; weight streaming (`--run streaming`) gives all cores to one block after another.",
     ),
     "CG0604": Code(
         "A run-time size that the model does not take",
@@ -88,6 +94,17 @@ OUTSIDE: dict[str, Code] = {
         "A model does not fit on the wafer for decoding",
         "Weights, keys and values stay on the wafer while tokens are made. They need more memory than the regions of "
         "this size have together: a shorter context, a smaller model, another grid or a larger device is needed.",
+    ),
+    "CG0655": Code(
+        "A model does not fit on the wafer in the way asked for",
+        "`--run pipelined` keeps the whole model on the wafer: weights, and in training gradients, optimizer state and "
+        "the activations in flight, in decoding keys and values. The message says how much that is, by what, and how "
+        "much there is; `--run auto` streams the weights where they do not fit.",
+    ),
+    "CG0656": Code(
+        "More wafers than sequences",
+        "Wafers share a batch: each works on whole sequences of its own, so there can be no more wafers than sequences "
+        "in a step (`--wafers`, `--batch`).",
     ),
     "CG0701": Code(
         "A checkpoint cannot be read",

@@ -32,7 +32,8 @@ def export_text(program: Program, form: str) -> str:
     text = hub_text(program) if form == "hub" else modelzoo_text(program)
     again = _imported(text, program)
     for difference in _differences(program, again, form):
-        _refuse(program, difference, "a configuration of this form cannot say it; keep the model in `.cg`")
+        other = "`--format modelzoo` says more, or " if form == "hub" and family in FAMILIES[:1] else ""
+        _refuse(program, difference, f"a configuration of this form cannot say it; {other}keep the model in `.cg`")
     return text
 
 
