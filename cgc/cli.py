@@ -13,6 +13,7 @@ from cgc.cli_cost import cost
 from cgc.cli_experiments import coordcheck, sweep
 from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
 from cgc.cli_place import place
+from cgc.cli_simulate import simulate
 from cgc.diagnostics import Diagnostic, InputError
 from cgc.driver import Timings, UsageError, parse_overrides
 from cgc.version import VERSION
@@ -237,7 +238,20 @@ def graph(
     click.option("--weights", type=click.Path(), help="A safetensors checkpoint, or a folder with a sharded one."),
     click.option("--seed", type=int, help="Draw the weights from the initial distributions with this seed."),
     click.option("--flat", is_flag=True, help="onnx: no functions, one flat graph."),
+    click.option(
+        "--copy-weights", is_flag=True, help="onnx: copy the checkpoint instead of linking to it (ONNX's own loader)."
+    ),
     click.option("--kv-cache", is_flag=True, help="onnx: for decoding, with keys and values of earlier tokens."),
+    click.option(
+        "--unpadded",
+        is_flag=True,
+        help="onnx, with --kv-cache: sequences of a batch all begin together; faster.",
+    ),
+    click.option("--precision", help="onnx: store the weights as f32, f16 or bf16; computed in float32."),
+    click.option("--quantize", help="onnx: store the matrices in int4 or int8, with a scale for each block."),
+    click.option("--block", type=int, help="Entries to a block of --quantize (32)."),
+    click.option("--opset", type=int, help="onnx: the operators' version, 18 to 23."),
+    click.option("--runtime", help="onnx: `ort` writes ONNX Runtime's own operators; by default standard ones."),
     SET,
     MODEL,
     FORMAT,
@@ -414,5 +428,6 @@ def completion(shell: str) -> None:
 
 main.add_command(cost)
 main.add_command(place)
+main.add_command(simulate)
 main.add_command(coordcheck)
 main.add_command(sweep)

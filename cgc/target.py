@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import RenderableType
 
+    from cgc.passes.kv_cache import Cache
+
     Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 
 GROUP = "cgc.targets"
@@ -29,7 +31,10 @@ class CompileOptions:
     `weights` maps parameter paths to arrays (stacked parameters with their leading loop dimensions), None for a
     graph without weights. For a wafer, `mode` is what the model is run for (`train`, `prefill`, `decode`; None: what it
     is meant for), `run` how (`pipelined`, `streaming`; None: the faster), on how many `wafers`; `recompute` makes
-    training store only what enters a layer.
+    training store only what enters a layer. `copy_weights` asks for files of their own where a target would share those of a checkpoint.
+    `caches` are those of a program made for decoding; `opset` and `runtime` are what the result is to run in,
+    `unpadded` says that all sequences of a batch begin together. `precision`, or
+    `quantize` with entries to a `block`, is how weights are stored.
     """
 
     batch: int | None = None
@@ -41,6 +46,14 @@ class CompileOptions:
     run: str | None = None
     wafers: int = 1
     recompute: bool = False
+    copy_weights: bool = False
+    caches: tuple[Cache, ...] = ()
+    opset: int | None = None
+    runtime: str | None = None
+    unpadded: bool = False
+    precision: str | None = None
+    quantize: str | None = None
+    block: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +245,40 @@ class BlockCosts(Protocol):
 
     def block_costs(self, program: Program, options: CompileOptions) -> Iterable[BlockCost]:
         """Return the cost of every block that has one, in order; raises TargetError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationRequest:
+    """A model to be run on a simulated wafer, with random weights and inputs.
+
+    `mode` is train, prefill or decode, None what the model is meant for; `run` is auto, pipelined or streaming; `batch`
+    and `seq` None are small numbers that the model takes.
+    """
+
+    device: str | None
+    mode: str | None = None
+    run: str = "auto"
+    batch: int | None = None
+    seq: int | None = None
+    seed: int = 0
+
+
+class SimulationAnswer(CostAnswer, Protocol):
+    """What a simulation says."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the results are those of the reference, and the memory as predicted."""
+        ...
+
+
+@runtime_checkable
+class Simulator(Protocol):
+    """What a target offers beside `Target` where it can run a program as the hardware would."""
+
+    def simulate(self, program: Program, request: SimulationRequest) -> SimulationAnswer:
+        """Run a program and compare it with the reference; raises TargetError."""
         ...
 
 

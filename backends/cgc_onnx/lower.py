@@ -37,8 +37,9 @@ from cgc.ir.ops import (
 from cgc.ir.rules import union
 from cgc.ir.types import is_float
 from cgc_onnx.contraction import contract
+from cgc_onnx.proto import ELEMENT_TYPES
 from cgc_onnx.scope import Scope
-from cgc_onnx.writer import ELEMENT_TYPES, Tensor
+from cgc_onnx.writer import Tensor
 
 UNARY: dict[UnaryKind, str] = {
     "neg": "Neg",

@@ -23,6 +23,8 @@ from cgc.target import (
     PlaceAnswer,
     PlaceProgress,
     PlaceRequest,
+    SimulationAnswer,
+    SimulationRequest,
     TargetError,
     text_artifact,
 )
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from cgc.program import Device, Program
 
 DEFAULT_DEVICE = "wse2"
+SIMULATED_DEVICE = "tiny16"
 
 
 def find_device(program: Program, name: str | None) -> Device:
@@ -73,9 +76,14 @@ class WaferTarget:
         artifacts = tuple(text_artifact(name, text) for name, text in result.files.items())
         return Compilation(artifacts, result.report, result.data)
 
-    def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:  # noqa: ARG002
-        """Return none: this target says what a program costs, it does not run it."""
-        return ()
+    def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:
+        """Return the program partitioned over a few simulated cores, every block on its own, and all on all of them."""
+        from cgc_wse.simulate.evaluate import evaluator, small_device
+
+        device = small_device()
+        size = f"{device.columns} x {device.rows} cores"
+        yield f"{size}, pipelined", evaluator(program, device, "pipelined")
+        yield f"{size}, streaming", evaluator(program, device, "streaming")
 
     def block_costs(self, program: Program, options: CompileOptions) -> Iterable[BlockCost]:
         """Return what each block costs in a step, in the order of the program (errors as `compile`)."""
@@ -106,6 +114,7 @@ class WaferTarget:
 
         return decode(program, find_device(program, request.device), request)
 
+<<<<<<< HEAD
     def place(self, request: PlaceRequest, report: Callable[[PlaceProgress], None]) -> PlaceAnswer:
         """Place the kernels of an ISPD 2020 contest problem.
 
@@ -127,6 +136,19 @@ class WaferTarget:
         from cgc_wse.place.command import check
 
         return check(problem, solution)
+
+    def simulate(self, program: Program, request: SimulationRequest) -> SimulationAnswer:
+        """Run the program's partition, tile by tile.
+
+        Raises:
+            TargetError: the model has no such mode (CG0640), does not fit (CG0641), the device is too large to be
+                simulated (CG0642), or a size is out of range (CG0604, CG0606).
+            InputError: the device cannot be read.
+        """
+        from cgc_wse.simulate.requests import simulate
+
+        return simulate(program, request, find_device(program, request.device or SIMULATED_DEVICE))
+>>>>>>> partition
 
 
 TARGET = WaferTarget()

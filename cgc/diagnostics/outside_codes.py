@@ -139,6 +139,12 @@ OUTSIDE: dict[str, Code] = {
         "Checkpoints are read by the `checkpoint` item of a model's family, which says which tensor is which "
         "parameter. The families of the library have one; write one beside a family of your own.",
     ),
+    "CG0710": Code(
+        "Weights cannot be stored in this form",
+        "`--precision` takes f32, f16 or bf16; `--quantize` takes int4 or int8, with a `--block` that is a power of "
+        "two from 16 to 256. Both convert what `--weights` or `--seed` gives, and blocks need opset 21, or ONNX "
+        "Runtime's own operator (`--runtime ort`).",
+    ),
     "CG0801": Code(
         "A target has no use for an option",
         "Every target takes the options that mean something to it and refuses the others, so that none is silently "
@@ -159,6 +165,11 @@ OUTSIDE: dict[str, Code] = {
         "A target cannot express an operation of training",
         "Graphs of training steps hold sums into chosen places (`scatter`) and loops that run in reverse or collect "
         "values. Targets that derive gradients themselves, such as PyTorch, take the model and not its training graph.",
+    ),
+    "CG0805": Code(
+        "No such opset or runtime",
+        "ONNX models are written in the opsets 18 to 23, in standard operators (`--runtime onnx`, the default) or with "
+        "those that ONNX Runtime has beside them (`--runtime ort`).",
     ),
     "CG0901": Code(
         "Nesting is too deep",
