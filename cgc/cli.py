@@ -11,9 +11,13 @@ import click
 
 from cgc.cli_cost import cost
 from cgc.cli_experiments import coordcheck, sweep
+from cgc.cli_family import family
 from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
 from cgc.cli_place import place
+from cgc.cli_plan import plan
+from cgc.cli_scaling import scaling
 from cgc.cli_simulate import simulate
+from cgc.cli_weights import export_weights, import_weights
 from cgc.diagnostics import Diagnostic, InputError
 from cgc.driver import Timings, UsageError, parse_overrides
 from cgc.version import VERSION
@@ -431,3 +435,8 @@ main.add_command(place)
 main.add_command(simulate)
 main.add_command(coordcheck)
 main.add_command(sweep)
+main.add_command(family)
+main.add_command(plan)
+main.add_command(scaling)
+main.add_command(export_weights)
+main.add_command(import_weights)

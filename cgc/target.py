@@ -31,10 +31,10 @@ class CompileOptions:
     `weights` maps parameter paths to arrays (stacked parameters with their leading loop dimensions), None for a
     graph without weights. For a wafer, `mode` is what the model is run for (`train`, `prefill`, `decode`; None: what it
     is meant for), `run` how (`pipelined`, `streaming`; None: the faster), on how many `wafers`; `recompute` makes
-    training store only what enters a layer. `copy_weights` asks for files of their own where a target would share those of a checkpoint.
-    `caches` are those of a program made for decoding; `opset` and `runtime` are what the result is to run in,
-    `unpadded` says that all sequences of a batch begin together. `precision`, or
-    `quantize` with entries to a `block`, is how weights are stored.
+    training store only what enters a layer. For ONNX, `copy_weights` asks for files of their own where those of a
+    checkpoint could be shared; `caches` are those of a program made for decoding; `opset` and `runtime` are what the
+    result is to run in, `unpadded` says that all sequences of a batch begin together; `precision`, or `quantize` with
+    entries to a `block`, is how weights are stored.
     """
 
     batch: int | None = None
@@ -279,6 +279,41 @@ class Simulator(Protocol):
 
     def simulate(self, program: Program, request: SimulationRequest) -> SimulationAnswer:
         """Run a program and compare it with the reference; raises TargetError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of one training step on a device, and in which way of running it (`resident`, `streaming`)."""
+
+    seconds: float
+    device: str
+    mode: str
+
+
+@runtime_checkable
+class TimeModel(Protocol):
+    """What a target offers beside `Target` where it can say how long a training step takes."""
+
+    def step_time(self, program: Program, options: CompileOptions) -> StepTime:
+        """Return the time of a training step of `options.batch` sequences; raises TargetError."""
+        ...
+
+
+@runtime_checkable
+class NamedWeights(Protocol):
+    """What a target offers beside `Target` where its programs keep weights under names of their own."""
+
+    def state_names(self, program: Program) -> Iterable[str]:
+        """Return the names under which a program of the target keeps its weights."""
+        ...
+
+    def weights_from_state(self, program: Program, state: Arrays) -> Arrays:
+        """Return parameters by path for arrays by those names (ValueError: they are not this program's)."""
+        ...
+
+    def state_from_weights(self, program: Program, weights: Arrays) -> Arrays:
+        """Return arrays by those names for parameters by path (ValueError as above)."""
         ...
 
 

@@ -186,8 +186,15 @@ def _naturals(value: object) -> TypeGuard[list[int]]:
     )
 
 
-def write_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[tuple[str, Array]]) -> None:
-    """Write float32 tensors to a safetensors file, in the order of `shapes`, one in memory at a time.
+WRITTEN = ("F32", "BF16", "F16")
+"""Types that tensors can be written in."""
+
+
+def write_tensors(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[tuple[str, Array]], dtype: str = "F32"
+) -> None:
+    """Write tensors to a safetensors file, in the order of `shapes`, one in memory at a time; `dtype` is one of
+    `WRITTEN`.
 
     The file appears under its name only when it is complete.
 
@@ -200,11 +207,11 @@ def write_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: It
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
-            file.write(_header(shapes))
+            file.write(_header(shapes, dtype))
             for (name, shape), (given, array) in zip(shapes.items(), tensors, strict=True):
                 if name != given or shape != array.shape:
                     raise ValueError(f"{given} {array.shape} where {name} {shape} was announced")
-                file.write(np.ascontiguousarray(array, "<f4").data)
+                file.write(_stored_as(np.ascontiguousarray(array, "<f4"), dtype).data)
         temporary.replace(path)
     except OSError as error:
         raise InputError([Diagnostic("CG0004", f"cannot write `{path}`: {error.strerror or error}")]) from error
@@ -212,18 +219,38 @@ def write_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: It
         temporary.unlink(missing_ok=True)
 
 
-def _header(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+def _stored_as(array: Array, dtype: str) -> Array:
+    """Return float32 numbers in another type, rounded to the nearest, ties to even."""
+    match dtype:
+        case "F16":
+            with np.errstate(over="ignore"):
+                return array.astype("<f2")
+        case "BF16":
+            bits = array.view(np.uint32)
+            rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+            # adding could turn a NaN into an infinity
+            return np.where(np.isnan(array), (bits >> 16) | 0x40, rounded).astype("<u2")
+        case _:
+            return array
+
+
+def size_of(shape: tuple[int, ...], dtype: str) -> int:
+    """Return how many bytes a tensor takes in a file."""
+    return math.prod(shape) * _BITS[dtype] // 8
+
+
+def _header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> bytes:
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    for (name, shape), (begin, end) in zip(shapes.items(), _offsets(shapes.values()), strict=True):
-        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}
+    for (name, shape), (begin, end) in zip(shapes.items(), _offsets(shapes.values(), dtype), strict=True):
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
 
-def _offsets(shapes: Iterable[tuple[int, ...]]) -> Iterator[tuple[int, int]]:
+def _offsets(shapes: Iterable[tuple[int, ...]], dtype: str) -> Iterator[tuple[int, int]]:
     begin = 0
     for shape in shapes:
-        end = begin + 4 * math.prod(shape)
+        end = begin + size_of(shape, dtype)
         yield begin, end
         begin = end

@@ -25,6 +25,7 @@ from cgc.target import (
     PlaceRequest,
     SimulationAnswer,
     SimulationRequest,
+    StepTime,
     TargetError,
     text_artifact,
 )
@@ -114,7 +115,6 @@ class WaferTarget:
 
         return decode(program, find_device(program, request.device), request)
 
-<<<<<<< HEAD
     def place(self, request: PlaceRequest, report: Callable[[PlaceProgress], None]) -> PlaceAnswer:
         """Place the kernels of an ISPD 2020 contest problem.
 
@@ -148,7 +148,17 @@ class WaferTarget:
         from cgc_wse.simulate.requests import simulate
 
         return simulate(program, request, find_device(program, request.device or SIMULATED_DEVICE))
->>>>>>> partition
+
+    def step_time(self, program: Program, options: CompileOptions) -> StepTime:
+        """Return how long a training step takes.
+
+        Raises:
+            TargetError: as `compile`.
+            InputError: the device cannot be read.
+        """
+        from cgc_wse.compilation import training_step
+
+        return training_step(program, find_device(program, options.device), options)
 
 
 TARGET = WaferTarget()
