@@ -17,6 +17,7 @@ from gradients import Array, autograd, check, compare, samples, trained, with_we
 from torch.nn.functional import cross_entropy
 
 from cgc.analysis.memory import memory
+from cgc.driver import check as check_file
 from cgc.driver import load_program
 from cgc.elaborate.files import elaborate_file
 from cgc.interpret import interpret
@@ -171,7 +172,7 @@ ALIKE = [name for name in FILES if name.startswith("cerebras_gpt") and "111m" no
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in FILES])
 def test_example(name: str) -> None:
-    check_model(load_program(str(EXAMPLES / name), SMALL | MORE.get(name, {})))
+    check_model(check_file(str(EXAMPLES / name), SMALL | MORE.get(name, {})).programs[-1])
 
 
 EXPERTS = """
