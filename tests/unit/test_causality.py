@@ -80,6 +80,8 @@ BLIND = {
     masked = where(distance < window and distance > -window, scores, -infinity)"""
     + SOFTMAX,
     "a mask that hides too little": "masked = where(position(key) <= position(seq), scores, -2)" + SOFTMAX,
+    "a large number made small": "masked = where(position(key) <= position(seq), scores, -10000) * 0.0001" + SOFTMAX,
+    "large numbers compared": "masked = where(position(key) * 0 + 20000 < 30000, scores, -infinity)" + SOFTMAX,
     "the same number off everywhere": "masked = scores - 20000" + SOFTMAX,
     "masked with zero before the exponential": "masked = scores * cast(position(key) <= position(seq), f32)" + SOFTMAX,
     "masked after the normalization": """seen = cast(position(key) <= position(seq), f32)
