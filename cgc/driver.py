@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cgc.diagnostics import Diagnostic, InputError, Label, Location
 from cgc.elaborate.files import Checked, elaborate_file
@@ -30,6 +30,9 @@ from cgc.target import (
     target_names,
     text_artifact,
 )
+
+if TYPE_CHECKING:
+    from cgc.passes.kv_cache import Cache
 
 PASSES = ("elaborate", "inline", "unroll", "dead_code")
 """The graph as elaborated, and after each pass that keeps what it computes."""
@@ -278,6 +281,13 @@ class Request:
     run: str | None = None
     wafers: int | None = None
     recompute: bool = False
+    copy_weights: bool = False
+    opset: int | None = None
+    runtime: str | None = None
+    unpadded: bool = False
+    precision: str | None = None
+    quantize: str | None = None
+    block: int | None = None
 
 
 def compile_program(
@@ -291,6 +301,7 @@ def compile_program(
     """
     _only_for_wafers(target_name, request)
     weights = _weights(program, request)
+    caches: tuple[Cache, ...] = ()
     if request.kv_cache:
         if target_name not in WITH_CACHE:
             raise UsageError(f"--kv-cache: the target `{target_name}` has no use for it; {', '.join(WITH_CACHE)} has")
@@ -298,17 +309,25 @@ def compile_program(
 
         with timings.stage("make a KV cache"):
             step = decoding(program)
-            program, weights = step.program, None if weights is None else step.weights(weights)
+            program, caches = step.program, step.caches
     options = CompileOptions(
-        request.batch,
-        request.seq,
-        request.device,
-        request.flat,
-        weights,
-        request.mode,
-        None if request.run == "auto" else request.run,
-        request.wafers or 1,
-        request.recompute,
+        batch=request.batch,
+        seq=request.seq,
+        device=request.device,
+        flat=request.flat,
+        weights=weights,
+        mode=request.mode,
+        run=None if request.run == "auto" else request.run,
+        wafers=request.wafers or 1,
+        recompute=request.recompute,
+        copy_weights=request.copy_weights,
+        caches=caches,
+        opset=request.opset,
+        runtime=request.runtime,
+        unpadded=request.unpadded,
+        precision=request.precision,
+        quantize=request.quantize,
+        block=request.block,
     )
     return run_target(program, target_name, folder, options, timings)
 

@@ -30,26 +30,34 @@ class TorchTarget:
     summary: str = "readable PyTorch source, and a live nn.Module"
 
     def compile(self, program: Program, options: CompileOptions) -> Compilation:
-        """Return `model.py`, and `model.safetensors` if there are weights. Needs no PyTorch.
+        """Return the project: `model.py`, the program that trains it, and the weights if there are any.
+
+        A model that the training program is not for gets `model.py` alone, and the report says why. Needs no PyTorch.
 
         Raises:
             TargetError: an option is set that has no meaning here, or the weights do not fit.
         """
-        from cgc_torch.files import model_artifact, weights_artifact
+        from cgc_torch.files import model_artifact, project_artifacts, weights_artifact
+        from cgc_torch.project.run import NoTraining
         from cgc_torch.source import model_class
 
         for option in ("batch", "seq", "device", "flat"):
             if getattr(options, option):
                 message = f"the target `torch` has no use for `--{option}`"
                 raise TargetError("CG0801", message, "batch and sequence are free in PyTorch, blocks are modules")
-        artifacts = [model_artifact(program)]
+        try:
+            artifacts = project_artifacts(program)
+            about = f"class {model_class(program)} in model.py, trained by train.py"
+        except NoTraining as error:
+            artifacts = [model_artifact(program)]
+            about = f"class {model_class(program)} in model.py; no train.py, as {error}"
         if options.weights is not None:
             try:
                 artifacts.append(weights_artifact(program, options.weights))
             except ValueError as error:
                 raise TargetError("CG0704", f"the weights do not fit: {error}") from error
         data = {"class": model_class(program), "parameters": program.graph.parameter_count}
-        return Compilation(tuple(artifacts), f"class {model_class(program)} in model.py", data)
+        return Compilation(tuple(artifacts), about, data)
 
     def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:
         """Return PyTorch eager, compiled, and from the written files."""
@@ -62,6 +70,24 @@ class TorchTarget:
         from cgc_torch.live import to_torch
 
         return to_torch(program, weights)
+
+    def state_names(self, program: Program) -> Iterable[str]:
+        """Return the names of the module's state dict."""
+        from cgc_torch.weights import state_entries
+
+        return [entry.key for entry in state_entries(program)]
+
+    def weights_from_state(self, program: Program, state: Arrays) -> Arrays:
+        """Return parameters by path for a state dict as arrays (ValueError: it is not this program's)."""
+        from cgc_torch.weights import from_state
+
+        return from_state(program, state)
+
+    def state_from_weights(self, program: Program, weights: Arrays) -> Arrays:
+        """Return the state dict as arrays for parameters by path (ValueError: they are not this program's)."""
+        from cgc_torch.weights import to_state
+
+        return to_state(program, weights)
 
     def from_torch(self, program: Program, module: nn.Module) -> dict[str, Array]:
         """Return the parameters of a module that `to_torch` made, as arrays by path; see `cgc_torch.live`."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Node, Value
-from cgc.ir.ops import Binary, Call, Cast, Constant, Gather, Reduce, Repeat, Unary, Where
+from cgc.ir.ops import Binary, Call, Cast, Constant, Dot, Gather, Reduce, Repeat, Unary, Where
 from cgc.ir.types import TensorType
 from cgc.target import TargetError
-from cgc_torch.expressions import Expr, arranged, call, permuted, unflattened
+from cgc_torch.expressions import PRODUCT, Expr, arranged, call, infix, number, permuted, unflattened
 from cgc_torch.formatting import WIDTH
 from cgc_torch.forms import formed, forms
 from cgc_torch.intrinsics import Groups
@@ -37,7 +37,7 @@ class Body:
 
     `parameters` are its tensor arguments' variables; `extras` sizes (or the device) that no argument tells, by name;
     `sizes` the attributes holding sizes, by field of the config; `result` the expressions returned, `result_names` what
-    the user would call them.
+    the user would call them; `head` is set where the one result is the product of a vector with a matrix.
     """
 
     parameters: tuple[str, ...]
@@ -46,6 +46,27 @@ class Body:
     lines: tuple[Line, ...]
     result: tuple[Expr, ...]
     result_names: tuple[str, ...]
+    head: Head | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The result as a product `F.linear(hidden, weight)` that need not be made: hidden [..., width], weight [n, width]."""
+
+    hidden: Expr
+    weight: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How code with a cache differs: `units` that take one are called by these names, as functions of the module.
+
+    `attributes` are the sizes that the module has, by field of the config; `given` sizes that the cache knows.
+    """
+
+    units: Mapping[str, str]
+    attributes: Mapping[str, str]
+    given: Mapping[str, str]
 
 
 def body(
@@ -54,6 +75,7 @@ def body(
     functions: frozenset[str],
     callees: Mapping[str, Body],
     limits: Sequence[tuple[str, Dim]] = (),
+    decoding: Decoding | None = None,
 ) -> Body:
     """Return the code of `unit`.
 
@@ -63,7 +85,7 @@ def body(
     flow = Flow(unit)
     forced: set[str] = set()
     while True:
-        writer = _Writer(unit, flow, forced, fields, functions, callees)
+        writer = _Writer(unit, flow, forced, fields, functions, callees, decoding)
         written = writer.write(limits)
         more = writer.too_long - forced
         if not more:
@@ -80,7 +102,9 @@ class _Writer:
         fields: ConfigFields,
         functions: frozenset[str],
         callees: Mapping[str, Body],
+        decoding: Decoding | None,
     ) -> None:
+        self._decoding = decoding
         self._unit = unit
         self._flow = flow
         self._callees = callees
@@ -91,7 +115,10 @@ class _Writer:
         self._variables = variables(unit, flow, self._inside, self._steps, local)
         arguments = [(self._variables[value.name], value.type) for value in unit.arguments]
         attributes = Namespace(_attribute_names(unit))
-        self._sizes = Sizes(arguments, local, fields if unit.is_class else None, attributes, _device(unit))
+        given = decoding.given if decoding is not None else {}
+        self._sizes = Sizes(arguments, local, fields if unit.is_class else None, attributes, _device(unit), given)
+        if decoding is not None:
+            self._sizes.attributes.update(decoding.attributes)
         self._untyped: set[str] = set()
         self._declared = {variable for variable, _ in arguments}
         self._dims = {variable: type.names for variable, type in arguments}
@@ -120,8 +147,55 @@ class _Writer:
             result = (result[0].renamed(name),)
         start = [Line(text) for text in self._sizes.prologue()]
         parameters = tuple(self._variables[value.name] for value in unit.arguments)
+        head = None if returned is None else self._head()
         extras, sizes = self._sizes.asked(), tuple(self._sizes.attributes.items())
-        return Body(parameters, extras, sizes, (*start, *lines), result, names)
+        return Body(parameters, extras, sizes, (*start, *lines), result, names, head)
+
+    def _head(self) -> Head | None:
+        """Return the result as a product of vectors with a matrix; a constant factor goes to the vectors."""
+        value, scale = self._flow.root(self._unit.region.results[0]), 1.0
+        while True:
+            node = self._flow.node(value)
+            if node is None:
+                return None
+            if isinstance(node.op, Binary) and node.op.kind == "mul":
+                factors = [self._flow.node(self._flow.root(operand)) for operand in node.inputs]
+                numbers = [factor is not None and isinstance(factor.op, Constant) for factor in factors]
+                if sum(numbers) != 1:
+                    return None
+                constant = factors[numbers.index(True)]
+                assert constant is not None and isinstance(constant.op, Constant)
+                scale *= float(constant.op.value)
+                value = self._flow.root(node.inputs[numbers.index(False)])
+                if value.name not in self._inside:
+                    return None
+                continue
+            made = self._product(node)
+            if made is None or scale == 1.0:
+                return made
+            return Head(infix(made.hidden, "*", number(scale), PRODUCT), made.weight)
+
+    def _product(self, node: Node) -> Head | None:
+        """Return what `node` multiplies, None where it is no product of [..., width] and [n, width]."""
+        callee = self._flow.callee(node)
+        if isinstance(callee, Leaf) and callee.builtin.kind == "linear":
+            module, (x, *_) = callee.builtin, node.inputs
+            if module.bias or len(module.inner) != 1 or len(module.outer) != 1:
+                return None
+            if x.type.names[-1] != module.inner[0].name or self._kept.get(self._flow.root(x).name):
+                return None
+            return Head(self._tensor(x), Expr(f"self.{callee.attribute}.weight"))
+        if not isinstance(node.op, Dot) or len(node.op.over) != 1:
+            return None
+        (over,), (x, matrix) = node.op.over, node.inputs
+        if (
+            x.type.names[-1] != over
+            or len(matrix.type.dims) != 2
+            or set(x.type.names) & set(matrix.type.names) != {over}
+        ):
+            return None
+        weight = self._tensor(matrix)
+        return Head(self._tensor(x), weight if matrix.type.names[1] == over else weight.method("mT"))
 
     def _returned(self) -> tuple[Expr, ...] | None:
         """Return the last statement's value where it is the one result and needs no variable before it is returned."""
@@ -228,10 +302,12 @@ class _Writer:
             layer = self._local.fresh(body_name(op.instance))
             source = f"self.{loop.member.attribute}"
             head = f"for {index}, {layer} in enumerate({source}):" if loop.sliced else f"for {layer} in {source}:"
+            cached = self._cached(loop.unit)
+            made = call(cached, f"cast({loop.unit.name}, {layer})", *operands) if cached else call(layer, *operands)
         else:
-            layer = loop.unit.name
+            made = call(self._cached(loop.unit) or loop.unit.name, *operands)
             head = f"for {index} in range({self._sizes.dim(op.stack).text}):"
-        text = f"{', '.join(names)} = {call(layer, *operands).text}"
+        text = f"{', '.join(names)} = {made.text}"
         self._measure(text, 1, node.inputs)
         for name, value in zip(names, node.outputs, strict=True):
             self._dims[name] = value.type.names
@@ -356,16 +432,22 @@ class _Writer:
         operands = [self._tensor(value) for value in passed]
         match callee:
             case Child(attribute=attribute, unit=unit):
+                if self._cached(unit):
+                    return call(self._cached(unit), f"self.{attribute}", *operands, *self._extras(unit))
                 x = call(f"self.{attribute}", *operands, *self._extras(unit))
                 return Expr(x.text, untyped=True)
             case Plain(unit=unit):
-                return call(unit.name, *operands, *self._extras(unit))
+                return call(self._cached(unit) or unit.name, *operands, *self._extras(unit))
             case _:
                 raise AssertionError(f"{op.function} is not a block")
 
+    def _cached(self, unit: Unit) -> str:
+        """Return the function that a unit is where it takes a cache, empty where it takes none."""
+        return self._decoding.units.get(unit.name, "") if self._decoding is not None else ""
+
     def _extras(self, unit: Unit) -> list[str]:
         """Return the arguments for what the callee cannot read off its tensors."""
-        texts: list[str] = []
+        texts: list[str] = ["cache"] if self._cached(unit) else []
         for name, variable in self._callees[unit.name].extras:
             value = self._sizes.device() if name == "device" else self._sizes.symbol(name).text
             texts.append(f"{variable}={value}")

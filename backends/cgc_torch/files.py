@@ -1,4 +1,4 @@
-"""What `cgc compile --target=torch` writes: `model.py`, and `model.safetensors` where there are weights."""
+"""What `cgc compile --target=torch` writes: the project, and `model.safetensors` where there are weights."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 def model_artifact(program: Program) -> Artifact:
     """Return `model.py`."""
     return text_artifact("model.py", emit(program))
+
+
+def project_artifacts(program: Program) -> list[Artifact]:
+    """Return the files of the project, the model last (NoTraining where there is nothing to train)."""
+    from cgc_torch.project import project_files
+    from cgc_torch.project.run import planned
+
+    made = planned(program)
+    beside = [text_artifact(name, text) for name, text in project_files(program, made).items()]
+    return [*beside, model_artifact(made.program)]
 
 
 def weights_artifact(program: Program, weights: Arrays) -> Artifact:

@@ -12,7 +12,7 @@ AMBIGUOUS = frozenset({"l", "O", "I"})
 
 MODULE_NAMES = frozenset(
     {"torch", "math", "re", "nn", "F", "Any", "Tensor", "Config", "cast", "dataclass", "top_k"}
-    | {"truncated_normal_", "parameters_named"}
+    | {"truncated_normal_", "parameters_named", "LinearCrossEntropy", "linear_cross_entropy", "MOST_LOGITS"}
 )
 """What an emitted file imports or defines at its top, whatever the model."""
 

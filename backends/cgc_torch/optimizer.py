@@ -38,8 +38,8 @@ def optimizer_method(program: Program) -> list[str]:
     ]
     for settings in _groups(made.params):
         lines += _group(program, settings)
-    lines += ["        ]", f"        return torch.optim.AdamW(groups, lr=learning_rate, betas={betas})"]
-    return lines
+    made_of = f"torch.optim.AdamW(groups, lr=learning_rate, betas={betas}, fused=True)"
+    return [*lines, "        ]", *statement(f"return {made_of}", 2)]
 
 
 def _base_rate(program: Program) -> float | None:

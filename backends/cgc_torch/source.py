@@ -11,8 +11,10 @@ from cgc.ir.ops import TopK
 from cgc.program import Program
 from cgc.version import VERSION
 from cgc_torch.body import Body, body
-from cgc_torch.expressions import TORCH_DTYPES, Expr, number
+from cgc_torch.expressions import TORCH_DTYPES, Expr, call, number
 from cgc_torch.formatting import docstring, plain, statement
+from cgc_torch.language_model import language_model
+from cgc_torch.loss import LINEAR_CROSS_ENTROPY, TARGETS
 from cgc_torch.modules import Child, Inline, Layers, Layout, Leaf, Owned, Unit, plan
 from cgc_torch.names import body_name
 from cgc_torch.optimizer import SELECT, optimizer_method
@@ -56,20 +58,24 @@ def emit(program: Program) -> str:
     fields = ConfigFields(program.graph, dict(program.arguments))
     inline = {c.kind for unit in layout.units for c in unit.callees if isinstance(c, Inline)}
     functions = frozenset([*(unit.name for unit in layout.units if not unit.is_class), *({"rope"} & inline)])
+    has_loss = language_model(program) is not None
     bodies: dict[str, Body] = {}
     configured: set[str] = set()
     blocks: list[list[str]] = []
     for unit in layout.units:
         root = unit.form == "model"
         limits = [(s.name, s.limit) for s in program.graph.symbols if s.limit is not None] if root else []
-        bodies[unit.name] = body(unit, fields, functions, bodies, limits)
+        taken = functions | {TARGETS} if root and has_loss else functions
+        bodies[unit.name] = body(unit, fields, taken, bodies, limits)
         outputs = program.graph.outputs if root else ()
-        writer = _UnitWriter(unit, bodies[unit.name], fields, configured, root, outputs)
+        writer = _UnitWriter(unit, bodies[unit.name], fields, configured, root, outputs, root and has_loss)
         blocks.append(writer.write())
         if root and (method := optimizer_method(program)):
             blocks[-1] += ["", *method]
             blocks.insert(0, SELECT.strip().splitlines())
     config = _config(program, fields)
+    if has_loss and bodies[layout.root.name].head is not None:
+        blocks.insert(0, LINEAR_CROSS_ENTROPY.strip().splitlines())
     if any(isinstance(node.op, TopK) for unit in layout.units for node in unit.region.nodes):
         blocks.insert(0, _TOP_K.strip().splitlines())
     if "rope" in inline:
@@ -132,6 +138,7 @@ class _UnitWriter:
         configured: set[str],
         root: bool,
         outputs: Sequence[str],
+        has_loss: bool,
     ) -> None:
         self._unit = unit
         self._code = code
@@ -139,6 +146,7 @@ class _UnitWriter:
         self._configured = configured
         self._root = root
         self._outputs = outputs
+        self._has_loss = has_loss
 
     def write(self) -> list[str]:
         """Return the lines, without a line end."""
@@ -149,7 +157,10 @@ class _UnitWriter:
         lines = [f"class {unit.name}(nn.Module):", *docstring(unit.doc or self._title(), 1), "", *self._constructor()]
         if unit.members:
             lines += ["", *self._init_weights()]
-        lines += ["", *self._signature("forward", 1), *docstring(f"Map {self._mapping()}.", 2), *self._statements(2)]
+        says = f"Map {self._mapping()}."
+        if self._has_loss:
+            says = f"{says[:-1]}; with {TARGETS} [batch, seq], the tokens that follow, to their mean cross-entropy."
+        lines += ["", *self._signature("forward", 1), *docstring(says, 2), *self._statements(2)]
         if self._root:
             lines += [
                 "",
@@ -177,6 +188,7 @@ class _UnitWriter:
         arguments += [f"{parameter}: Tensor" for parameter in self._code.parameters]
         for extra, variable in self._code.extras:
             arguments.append(f"{variable}: {'torch.device' if extra == 'device' else 'int'}")
+        arguments += [f"{TARGETS}: Tensor | None = None"] if self._has_loss and name == "forward" else []
         count = len(self._unit.region.results)
         result = "Tensor" if count == 1 else f"tuple[{', '.join(['Tensor'] * count)}]"
         if self._root and count != 1:
@@ -192,9 +204,20 @@ class _UnitWriter:
             comment = made[0].strip() if made[0].strip() == f"# {line.comment}" else ""
             lines += made[1:] if comment and comment == above else made
             above = comment
-        for text in self._return():
-            lines += statement(text, depth)
+        for inner, text in self._loss() if self._has_loss else [(0, text) for text in self._return()]:
+            lines += statement(text, depth + inner)
         return lines
+
+    def _loss(self) -> list[tuple[int, str]]:
+        """Return the statements that return the logits, or the loss where there are targets, and how deep they stand."""
+        head = self._code.head
+        if head is not None:
+            loss = call("linear_cross_entropy", head.hidden, head.weight, TARGETS)
+            return [(0, f"if {TARGETS} is not None:"), (1, f"return {loss.text}"), *((0, t) for t in self._return())]
+        (x,), (name,) = self._code.result, self._code.result_names
+        made = [(0, f"{name}: Tensor = {x.text}" if x.untyped else f"{name} = {x.text}")] if x.text != name else []
+        loss = f"F.cross_entropy({name}.float().flatten(0, 1), {TARGETS}.flatten())"
+        return [*made, (0, f"if {TARGETS} is None:"), (1, f"return {name}"), (0, f"return {loss}")]
 
     def _return(self) -> list[str]:
         result = self._code.result

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgc.analysis.flops import forward_work, training_flops
 from cgc.program import Device, Program
-from cgc.target import BlockCost, CompileOptions, TargetError
+from cgc.target import BlockCost, CompileOptions, StepTime, TargetError
 from cgc_wse.cluster import counts_to_compare, energy_data, run_data, scaling_data
 from cgc_wse.cost import peak_flops
 from cgc_wse.data import block_rows, device_data, lever_data, placement_json, plan_data
@@ -100,6 +100,14 @@ def block_costs(program: Program, device: Device, options: CompileOptions) -> li
         )
         for row, one in zip(rows, work, strict=True)
     ]
+
+
+def training_step(program: Program, device: Device, options: CompileOptions) -> StepTime:
+    """Return the time of a training step (TargetError: it does not fit on `device`, or a size is wrong)."""
+    job = job_of(program, options)
+    job = job if job.purpose == "training" else other_purpose(job)
+    found = plan(workload_of(program.graph, job), job, device, options.run)
+    return StepTime(found.seconds, device.name, found.mode)
 
 
 def _flops(program: Program, job: Job) -> dict[str, int]:

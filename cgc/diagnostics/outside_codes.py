@@ -25,15 +25,20 @@ OUTSIDE: dict[str, Code] = {
         "The folder does not exist and cannot be made, is not writable, or the disk is full. Nothing half-written "
         "is left behind: files get their names once they are complete.",
     ),
+    "CG0005": Code(
+        "A program that is needed is not installed",
+        "Pictures of graphs are laid out by graphviz, whose program `dot` has to be on the PATH. A `.dot` file can "
+        "be written without it.",
+    ),
     "CG0006": Code(
         "A text cannot be trained on",
         "The experiments train small copies of a model on the bytes of a text. The file cannot be read, is too short, "
         "or has a byte outside of the model's vocabulary: a model of bytes has `vocab=256`.",
     ),
-    "CG0005": Code(
-        "A program that is needed is not installed",
-        "Pictures of graphs are laid out by graphviz, whose program `dot` has to be on the PATH. A `.dot` file can "
-        "be written without it.",
+    "CG0007": Code(
+        "There is not enough memory",
+        "The command needs more memory than the machine has: weights, activations or a training step of a model of "
+        "this size. `--set` makes a smaller copy; without weights, `cgc compile` needs little memory for any model.",
     ),
     "CG0601": Code(
         "One sequence does not fit on the wafer",
@@ -134,6 +139,12 @@ OUTSIDE: dict[str, Code] = {
         "Checkpoints are read by the `checkpoint` item of a model's family, which says which tensor is which "
         "parameter. The families of the library have one; write one beside a family of your own.",
     ),
+    "CG0710": Code(
+        "Weights cannot be stored in this form",
+        "`--precision` takes f32, f16 or bf16; `--quantize` takes int4 or int8, with a `--block` that is a power of "
+        "two from 16 to 256. Both convert what `--weights` or `--seed` gives, and blocks need opset 21, or ONNX "
+        "Runtime's own operator (`--runtime ort`).",
+    ),
     "CG0801": Code(
         "A target has no use for an option",
         "Every target takes the options that mean something to it and refuses the others, so that none is silently "
@@ -147,12 +158,18 @@ OUTSIDE: dict[str, Code] = {
     "CG0804": Code(
         "The model has no KV cache",
         "`--kv-cache` keeps what a model renames from the dimension of its tokens, as it does with keys and values. "
-        "This one renames nothing, or computes along that dimension: a step would need all earlier tokens again.",
+        "This one renames nothing, or computes along that dimension: a step would need all earlier tokens again. Or "
+        "what it makes of a token may depend on later ones, as attention without a causal mask does.",
     ),
     "CG0803": Code(
         "A target cannot express an operation of training",
         "Graphs of training steps hold sums into chosen places (`scatter`) and loops that run in reverse or collect "
         "values. Targets that derive gradients themselves, such as PyTorch, take the model and not its training graph.",
+    ),
+    "CG0805": Code(
+        "No such opset or runtime",
+        "ONNX models are written in the opsets 18 to 23, in standard operators (`--runtime onnx`, the default) or with "
+        "those that ONNX Runtime has beside them (`--runtime ort`).",
     ),
     "CG0901": Code(
         "Nesting is too deep",

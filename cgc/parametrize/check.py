@@ -97,7 +97,7 @@ class Check:
         grouped: dict[tuple[str, Location, str], list[Finding]] = {}
         for finding in self.findings():
             for fault in finding.faults:
-                code = _code(finding, fault)
+                code = _code(finding, fault, self._group(finding.fact))
                 place = self._place(finding, fault, scaling.table, chains)
                 fault = "" if code in ("CG0522", "CG0523") else fault
                 known = [key for key in grouped if key[0] == code and key[2] == fault]
@@ -143,8 +143,6 @@ class Check:
         return found.location if found is not None else rule.location
 
     def _group(self, fact: Fact) -> str:
-        if fact.kind == "scores":
-            return "attention"
         if fact.kind == "branch":
             return "residual"
         if fact.kind == "elementwise":
@@ -162,8 +160,8 @@ class Check:
         fact = first.fact
         match code:
             case "CG0522":
-                text = f"the scores of {listed}{more} grow"
                 power = max(fact.scale.init, fact.scale.after)
+                text = f"the scores of {listed}{more} {'grow' if power > 0 else 'vanish'}"
             case "CG0523":
                 text = f"what {listed}{more} add{'s' if one else ''} to the residual stream grows"
                 power = max(summed(fact.scale, fact.depth))
@@ -174,13 +172,15 @@ class Check:
             case _:
                 verb = "too much" if fault == "update grows" else "less and less"
                 text = f"an update of {listed}{more} moves the model {verb}"
+                if fact.kind == "scores":
+                    text = f"training moves {listed}{more} {verb}"
                 power = fact.own if fact.own != 0 else fact.scale.change
         message = f"{text} as {grows} grow{'' if len(first.names) > 1 else 's'}: Θ(n^{shown_power(power)})"
         return Diagnostic(code, message, (Label(place),), _mend(code, fact, power, first.deep))
 
 
-def _code(finding: Finding, fault: str) -> str:
-    if finding.fact.kind == "scores":
+def _code(finding: Finding, fault: str, group: str) -> str:
+    if finding.fact.kind == "scores" and group == "attention":
         return "CG0522"
     if finding.fact.kind == "branch" and finding.deep:
         return "CG0523"
@@ -209,6 +209,8 @@ def _mend(code: str, fact: Fact, power: float, deep: bool) -> str:
             f"multiply {what} by {factor.replace('m', 'depth')}, where depth is how many times as many layers there are"
         )
     match code:
+        case "CG0520" | "CG0521" if fact.kind == "scores":
+            return f"multiply the product by {factor}, where m is how much larger the sizes are than at the base"
         case "CG0520":
             if not fact.feeds:
                 return f"multiply the result by {factor}, where m is how much larger the sum is than at the base"
@@ -216,6 +218,10 @@ def _mend(code: str, fact: Fact, power: float, deep: bool) -> str:
         case "CG0521":
             what = "the result, or the learning rate," if not fact.feeds else "the learning rate"
             return f"multiply {what} by {factor}, where m is how much more is summed up than at the base sizes"
+        case "CG0522" if power < 0:
+            return (
+                "let the entries of both be Θ(1), as `rms_norm` does: the rule of `attention` divides by their number"
+            )
         case "CG0522":
             return "divide by the size of a head instead of its root: `attention { multiply by 1 / (size * given) }`"
         case _:

@@ -41,7 +41,7 @@ from cgc.ir.types import TensorType
 from cgc.passes.copying import copy_node
 from cgc.passes.dead_code import live
 from cgc.passes.derivatives import Gradients
-from cgc.passes.emitter import Emitter
+from cgc.passes.emitter import Emitter, spare_name
 
 if TYPE_CHECKING:
     from cgc.passes.autodiff import Reverse
@@ -200,9 +200,7 @@ class _Loop:
         name = self._op.stack.name
         dims = value.type.dims
         if value.type.has(name):
-            spare = f"{name}'"
-            while value.type.has(spare):
-                spare += "'"
+            spare = spare_name(name, value.type.names)
             dims = tuple(Dim(spare, dim.size) if dim.name == name else dim for dim in dims)
         inside = self._argument(reads, value, value.type.with_dims(dims))
         reads.saved.append((value, inside))
