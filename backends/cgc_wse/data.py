@@ -16,6 +16,7 @@ from cgc_wse.plan import Figure, Placed, Plan
 FORMAT = "cgc-placement"
 FORMAT_VERSION = 1
 OVERLAP = {
+    "decode": "nothing inside a square of cores; squares work on different sequences, and weights stream while ops run",
     "resident": "compute, SRAM and fabric of a block overlap completely, blocks run side by side, and what crosses the "
     "link off the wafer overlaps with all of it",
     "streaming": "compute, SRAM and fabric of a block overlap completely, weights and gradients cross the link while "
@@ -138,7 +139,7 @@ def plan_data(plan: Plan, flops: int) -> dict[str, Any]:
         "time": [_figure(figure) for figure in plan.time],
         "blocks": block_rows(plan),
         "block_formulas": formulas(plan.mode, plan.job.purpose),
-        "overlap": OVERLAP[plan.mode],
+        "overlap": OVERLAP["decode" if plan.job.purpose == "decode" else plan.mode],
         "layout": layout_data(plan),
         "sequences_in_work": plan.in_work,
     }

@@ -26,7 +26,7 @@ from cgc_wse.kernel_cost.decode import (
     held_bytes,
 )
 from cgc_wse.kernel_cost.machine import Machine, machine_of
-from cgc_wse.kernels import Kernel, Work
+from cgc_wse.kernels import Kernel, Work, stages_from
 from cgc_wse.placement import Rectangle
 from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
 
@@ -103,9 +103,10 @@ def plan_decode(graph: Graph, job: Job, device: Device, run: str | None = None) 
 def _layers(stages: list[FlatStage], cached: frozenset[str], job: Job, machine: Machine, side: int) -> list[_Layer]:
     context = DecodeContext(cached, side, machine)
     layers: list[_Layer] = []
-    for stage in stages:
+    # A parameter that several stages use lives in one of them.
+    for stage, owned in zip(stages, stages_from(stages), strict=True):
         steps = list(decode_steps(stage, context))
-        weights, caches = held_bytes(stage, cached, machine.number)
+        weights, caches = owned.parameters * machine.number, held_bytes(stage, cached, machine.number)[1]
         cycles = sum(step.total for step in steps) / stage.runs
         macs = sum(a.multiply_adds * a.times for group in stage.groups for a in group.applications) // max(1, job.seq)
         slowest = max(steps, key=lambda step: step.total).path.rpartition(" ")[0] if steps else stage.name

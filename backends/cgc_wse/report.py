@@ -224,7 +224,7 @@ def _energy(data: Mapping[str, Any]) -> RenderableType | None:
     text = f"{energy['watts'] / 1e3:,.1f} kW: {energy['joules_per_step']:,.4g} J a step, "
     text += f"{energy['joules_per_token']:.4g} J a token"
     if "joules_per_run" in energy:
-        text += f", {energy['joules_per_run'] / 3.6e9:,.4g} MWh for the whole run"
+        text += f", {energy['joules_per_run'] / 3.6e6:,.4g} kWh for the whole run"
     return _section("energy, at most", Text(text), Text(energy["formula"], style="dim"))
 
 

@@ -31,12 +31,12 @@ from cgc_wse.streaming.work import Op, OtherProduct, TokenProduct, VectorPass, W
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
-def layouts(device: Device) -> tuple[Layout, ...]:
-    """Return every way to cut features over a whole side of the wafer, or over an equal part of one."""
+def layouts(device: Device, *, whole: bool = False) -> tuple[Layout, ...]:
+    """Return every way to cut features over a side of the wafer, or unless `whole` over an equal part of one."""
     found: list[Layout] = []
-    for features in _parts(device.columns):
+    for features in _parts(device.columns)[: 1 if whole else None]:
         found.append(Layout(features, (device.columns // features) * device.rows, "columns"))
-    for features in _parts(device.rows):
+    for features in _parts(device.rows)[: 1 if whole else None]:
         found.append(Layout(features, (device.rows // features) * device.columns, "rows"))
     return tuple(found)
 
@@ -69,9 +69,9 @@ class Cost:
 class Wafer:
     """A device and an element type: the cycles of ops on all layouts."""
 
-    def __init__(self, device: Device, precision: str, seq: int) -> None:
-        """Prepare for tokens in sequences of `seq`."""
-        self.layouts = layouts(device)
+    def __init__(self, device: Device, precision: str, seq: int, *, whole: bool = False) -> None:
+        """Prepare for tokens in sequences of `seq`, on the layouts of `layouts`."""
+        self.layouts = layouts(device, whole=whole)
         self._device = device
         self._machine: Machine = machine_of(device, precision)
         self._seq = seq

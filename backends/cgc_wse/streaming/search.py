@@ -81,9 +81,9 @@ def cut(count: int) -> list[int]:
 class Search:
     """A job on a device, for all layouts at once."""
 
-    def __init__(self, works: Sequence[StageWork], job: Job, device: Device) -> None:
-        """Prepare; nothing is computed yet."""
-        self.wafer = Wafer(device, job.precision, job.seq)
+    def __init__(self, works: Sequence[StageWork], job: Job, device: Device, *, whole: bool = False) -> None:
+        """Prepare; nothing is computed yet. `whole` is as for `layouts`."""
+        self.wafer = Wafer(device, job.precision, job.seq, whole=whole)
         self._works = works
         self._job = job
         self._device = device
