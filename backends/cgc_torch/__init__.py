@@ -71,6 +71,24 @@ class TorchTarget:
 
         return to_torch(program, weights)
 
+    def state_names(self, program: Program) -> Iterable[str]:
+        """Return the names of the module's state dict."""
+        from cgc_torch.weights import state_entries
+
+        return [entry.key for entry in state_entries(program)]
+
+    def weights_from_state(self, program: Program, state: Arrays) -> Arrays:
+        """Return parameters by path for a state dict as arrays (ValueError: it is not this program's)."""
+        from cgc_torch.weights import from_state
+
+        return from_state(program, state)
+
+    def state_from_weights(self, program: Program, weights: Arrays) -> Arrays:
+        """Return the state dict as arrays for parameters by path (ValueError: they are not this program's)."""
+        from cgc_torch.weights import to_state
+
+        return to_state(program, weights)
+
     def from_torch(self, program: Program, module: nn.Module) -> dict[str, Array]:
         """Return the parameters of a module that `to_torch` made, as arrays by path; see `cgc_torch.live`."""
         from cgc_torch.live import save_weights

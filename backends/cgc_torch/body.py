@@ -58,12 +58,25 @@ class Head:
     weight: Expr
 
 
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How code with a cache differs: `units` that take one are called by these names, as functions of the module.
+
+    `attributes` are the sizes that the module has, by field of the config; `given` sizes that the cache knows.
+    """
+
+    units: Mapping[str, str]
+    attributes: Mapping[str, str]
+    given: Mapping[str, str]
+
+
 def body(
     unit: Unit,
     fields: ConfigFields,
     functions: frozenset[str],
     callees: Mapping[str, Body],
     limits: Sequence[tuple[str, Dim]] = (),
+    decoding: Decoding | None = None,
 ) -> Body:
     """Return the code of `unit`.
 
@@ -73,7 +86,7 @@ def body(
     flow = Flow(unit)
     forced: set[str] = set()
     while True:
-        writer = _Writer(unit, flow, forced, fields, functions, callees)
+        writer = _Writer(unit, flow, forced, fields, functions, callees, decoding)
         written = writer.write(limits)
         more = writer.too_long - forced
         if not more:
@@ -90,7 +103,9 @@ class _Writer:
         fields: ConfigFields,
         functions: frozenset[str],
         callees: Mapping[str, Body],
+        decoding: Decoding | None,
     ) -> None:
+        self._decoding = decoding
         self._unit = unit
         self._flow = flow
         self._functions = functions
@@ -102,7 +117,10 @@ class _Writer:
         self._variables = variables(unit, flow, self._inside, self._steps, local)
         arguments = [(self._variables[value.name], value.type) for value in unit.arguments]
         attributes = Namespace(_attribute_names(unit))
-        self._sizes = Sizes(arguments, local, fields if unit.is_class else None, attributes, _device(unit))
+        given = decoding.given if decoding is not None else {}
+        self._sizes = Sizes(arguments, local, fields if unit.is_class else None, attributes, _device(unit), given)
+        if decoding is not None:
+            self._sizes.attributes.update(decoding.attributes)
         self._untyped: set[str] = set()
         self._declared = {variable for variable, _ in arguments}
         self._dims = {variable: type.names for variable, type in arguments}
@@ -283,10 +301,12 @@ class _Writer:
             layer = self._local.fresh(body_name(op.instance))
             source = f"self.{loop.member.attribute}"
             head = f"for {index}, {layer} in enumerate({source}):" if loop.sliced else f"for {layer} in {source}:"
+            cached = self._cached(loop.unit)
+            made = call(cached, f"cast({loop.unit.name}, {layer})", *operands) if cached else call(layer, *operands)
         else:
-            layer = loop.unit.name
+            made = call(self._cached(loop.unit) or loop.unit.name, *operands)
             head = f"for {index} in range({self._sizes.dim(op.stack).text}):"
-        text = f"{', '.join(names)} = {call(layer, *operands).text}"
+        text = f"{', '.join(names)} = {made.text}"
         self._measure(text, 1, node.inputs)
         for name, value in zip(names, node.outputs, strict=True):
             self._dims[name] = value.type.names
@@ -414,10 +434,12 @@ class _Writer:
         operands = [self._tensor(value) for value in passed]
         match callee:
             case Child(attribute=attribute, unit=unit):
+                if self._cached(unit):
+                    return call(self._cached(unit), f"self.{attribute}", *operands, *self._extras(unit))
                 x = call(f"self.{attribute}", *operands, *self._extras(unit))
                 return Expr(x.text, untyped=True)
             case Plain(unit=unit):
-                return call(unit.name, *operands, *self._extras(unit))
+                return call(self._cached(unit) or unit.name, *operands, *self._extras(unit))
             case _:
                 raise AssertionError(f"{op.function} is not a block")
 
@@ -434,9 +456,13 @@ class _Writer:
             return None
         return call(name, self._tensor(x), f"self.{layer.attribute}")
 
+    def _cached(self, unit: Unit) -> str:
+        """Return the function that a unit is where it takes a cache, empty where it takes none."""
+        return self._decoding.units.get(unit.name, "") if self._decoding is not None else ""
+
     def _extras(self, unit: Unit) -> list[str]:
         """Return the arguments for what the callee cannot read off its tensors."""
-        texts: list[str] = []
+        texts: list[str] = ["cache"] if self._cached(unit) else []
         for name, variable in self._callees[unit.name].extras:
             value = self._sizes.device() if name == "device" else self._sizes.symbol(name).text
             texts.append(f"{variable}={value}")

@@ -23,7 +23,10 @@ Groups: TypeAlias = tuple[tuple[int, ...], ...]
 """The axes of a value as a variable keeps them: each group of the value's axes is merged, row-major, into one."""
 
 BuiltinKind: TypeAlias = Literal["linear", "layer_norm", "rms_norm"]
-InlineKind: TypeAlias = Literal["softmax", "log_softmax", "gelu", "gelu_tanh", "silu", "relu", "attend", "rope"]
+InlineKind: TypeAlias = Literal[
+    "softmax", "log_softmax", "gelu", "gelu_tanh", "silu", "relu", "attend", "rope", "extended", "new_positions"
+]
+"""Blocks of the library that are expressions, and the two that a cache answers (`cached`)."""
 
 _BUILTINS: dict[tuple[str, str], BuiltinKind] = {
     ("std/nn", "linear"): "linear",
@@ -218,8 +221,15 @@ def inlined(
             head = _dim_names(static, "head")
             order = [*(name for name in types[0].names if name not in head), *head]
             axis = order.index(_dim_names(static, "positions")[0])
-            y = call("rope", arranged(operands[0], types[0].names, order), f"dim={axis}, base={float(base)!r}")
+            start = f"start={static['start']}" if "start" in static else ""
+            y = call("rope", arranged(operands[0], types[0].names, order), f"dim={axis}, base={float(base)!r}", start)
             return arranged(y, order, to.names)
+        case "extended":
+            old, new = _dim_names(static, "dim")
+            x = arranged(operands[0], types[0].names, [old if name == new else name for name in to.names])
+            return call("cache.extended", x, f"dim={to.axis(new)}")
+        case "new_positions":
+            return call("cache.new_positions")
         case _:
             assert_never(kind)
 
@@ -269,10 +279,15 @@ def _attend(
         raise AssertionError("recognised by `inline`")
     scale = _scale(static, types[0].dim(dims.head))
     if dims.group:
-        return _grouped(operands, types, dims, to, size, scale)
+        return _grouped(operands, types, dims, to, size, (_mask(static), scale))
     q, k, v = (arranged(x, type.names, order) for x, type, order in zip(operands, types, _orders(dims), strict=True))
-    y = call("F.scaled_dot_product_attention", q, k, v, "is_causal=True", scale)
+    y = call("F.scaled_dot_product_attention", q, k, v, _mask(static), scale)
     return arranged(y, [*dims.shared, dims.query, dims.value], to.names)
+
+
+def _mask(static: dict[str, Static]) -> str:
+    """Return what keeps queries from later keys as an argument: as many of them, or those that a cache has too."""
+    return f"attn_mask={static['mask']}" if "mask" in static else "is_causal=True"
 
 
 def _scale(static: dict[str, Static], head: Dim) -> str:
@@ -329,7 +344,7 @@ def _grouped(
     dims: _Attend,
     to: TensorType,
     size: DimText,
-    scale: str,
+    settings: tuple[str, str],
 ) -> Expr:
     """Grouped queries: heads of q that share a head of k and v lie next to each other on one axis."""
     q, k, v = operands
@@ -340,7 +355,7 @@ def _grouped(
     k, v = arranged(k, types[1].names, key_order), arranged(v, types[2].names, value_order)
     if merged[0] not in dims.shared:
         k, v = (x.method(f"unsqueeze({len(lead)})") for x in (k, v))
-    y = call("F.scaled_dot_product_attention", q, k, v, "is_causal=True", scale, "enable_gqa=True")
+    y = call("F.scaled_dot_product_attention", q, k, v, *settings, "enable_gqa=True")
     have = [*lead, "*".join(merged), dims.query, dims.value]
     if to.names == tuple(have):
         return y

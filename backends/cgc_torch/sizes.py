@@ -77,7 +77,8 @@ class Sizes:
     """The sizes that one function or module reads, gathered while its code is written.
 
     In a module (`fields` given) fixed sizes are attributes set from the config; in a plain function they are read off
-    the arguments' shapes. Free sizes always are. `device` is where a module without tensor arguments stands.
+    the arguments' shapes. Free sizes always are, but those that `given` has expressions for. `device` is where a module
+    without tensor arguments stands.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class Sizes:
         fields: ConfigFields | None = None,
         attributes: Namespace | None = None,
         device: str = "",
+        given: Mapping[str, str] | None = None,
     ) -> None:
+        self._given = given or {}
         self._arguments = arguments
         self._local = local
         self._fields = fields
@@ -129,6 +132,8 @@ class Sizes:
 
     def symbol(self, name: str) -> Expr:
         """Return the variable that holds the free size `name`; one the caller has to pass where no argument has it."""
+        if name in self._given:
+            return Expr(self._given[name], number=True)
         if name not in self._variables:
             source = self._find(name)
             variable = self._local.fresh(identifier(name))

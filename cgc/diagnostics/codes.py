@@ -10,8 +10,11 @@ from cgc.diagnostics.import_codes import IMPORTS
 from cgc.diagnostics.item_codes import ITEMS
 from cgc.diagnostics.language_codes import LANGUAGE
 from cgc.diagnostics.outside_codes import OUTSIDE
+from cgc.diagnostics.placement_codes import PLACEMENT
+from cgc.diagnostics.training_codes import TRAINING
 
-CODES: dict[str, Code] = dict(sorted({**OUTSIDE, **LANGUAGE, **ITEMS, **IMPORTS}.items()))
+_ALL = {**OUTSIDE, **LANGUAGE, **ITEMS, **IMPORTS, **PLACEMENT, **TRAINING}
+CODES: dict[str, Code] = dict(sorted(_ALL.items()))
 
 GROUPS = {
     "CG00": "Files",
@@ -21,6 +24,7 @@ GROUPS = {
     "CG04": "Models and blocks",
     "CG05": "Items: mup, parametrization, train, device, checkpoint",
     "CG06": "The wafer",
+    "CG068": "Training runs, scaling laws, exported checkpoints",
     "CG07": "Weights",
     "CG08": "Targets",
     "CG09": "Limits",
@@ -46,7 +50,7 @@ def index(examples: Path) -> str:
     for prefix, title in GROUPS.items():
         parts.append(f"\n## {title}\n")
         for code, entry in CODES.items():
-            if code.startswith(prefix):
+            if prefix == max((known for known in GROUPS if code.startswith(known)), key=len):
                 parts.append(f"\n### {code}: {entry.title}\n\n{_wrapped(entry.explanation)}\n")
                 parts += [_shown(path) for path in sorted(examples.glob(f"{code.lower()}_*.cg"))]
     return "".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgc.driver import UsageError
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 _LINES = ("-", "--", ":")
 
 
-def _figure(columns: int, height: float) -> Any:
+def figure_of(columns: int, height: float) -> Any:
+    """Return a figure with `columns` axes side by side (UsageError: matplotlib is not installed)."""
     try:
         import matplotlib as mpl
     except ImportError as error:
@@ -33,20 +35,28 @@ def _figure(columns: int, height: float) -> Any:
 def _artifacts(figure: Any, name: str) -> tuple[Artifact, ...]:
     from matplotlib import pyplot
 
-    artifacts = []
-    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches="tight", dpi=120)
-        data = buffer.getvalue()
-        artifacts.append(Artifact(f"{name}.{kind}", lambda path, data=data: path.write_bytes(data)))  # type: ignore[misc]
+    artifacts = tuple(image(figure, f"{name}.{kind}", kind) for kind in ("svg", "png"))
     pyplot.close(figure)
-    return tuple(artifacts)
+    return artifacts
+
+
+def image(figure: Any, name: str, kind: str) -> Artifact:
+    """Return a figure as a file of `kind` svg or png."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches="tight", dpi=120)
+    data = buffer.getvalue()
+
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+
+    return Artifact(name, write)
 
 
 def coordinate_pictures(result: Result) -> tuple[Artifact, ...]:
     """Return the familiar picture of a coordinate check: sizes against the width, flat where all is well."""
-    figure, ((first, second),) = _figure(2, 4.6)
-    colors = _colors(len(result.tensors))
+    figure, ((first, second),) = figure_of(2, 4.6)
+    colors = shades(len(result.tensors))
     for at, row in enumerate(result.tensors):
         style = {"color": colors[at], "linestyle": _LINES[at % len(_LINES)], "marker": "o", "markersize": 3}
         name = f"{row.tensor} ({row.kind})" if row.kind != "product" else row.tensor
@@ -70,7 +80,8 @@ def _plot(axes: Any, xs: Sequence[float], ys: Sequence[float], name: str, style:
         axes.plot([x for x, _ in points], [y for _, y in points], label=name, **style)
 
 
-def _colors(count: int) -> list[Any]:
+def shades(count: int) -> list[Any]:
+    """Return colours for `count` lines, dark to light."""
     from matplotlib import colormaps
 
     return [colormaps["viridis"](0.05 + 0.85 * at / max(1, count - 1)) for at in range(count)]
@@ -78,8 +89,8 @@ def _colors(count: int) -> list[Any]:
 
 def sweep_pictures(curves: Sequence[Curve], over: str, title: str) -> tuple[Artifact, ...]:
     """Return the picture of a sweep: held-out loss against what was swept, a line for each width."""
-    figure, ((axes,),) = _figure(1, 4.6)
-    colors = _colors(len(curves))
+    figure, ((axes,),) = figure_of(1, 4.6)
+    colors = shades(len(curves))
     for at, curve in enumerate(curves):
         points = [point for point in curve.points if math.isfinite(point.mean)]
         if not points:

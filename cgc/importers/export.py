@@ -24,16 +24,37 @@ def export_text(program: Program, form: str) -> str:
     Raises:
         InputError: CG1008, it is of another family, or has what such a configuration cannot say.
     """
+    text, again = _text_and_again(program, form)
+    for difference in _differences(program, again, form):
+        more = form == "hub" and program.family in FAMILIES[:1]
+        _refuse(program, difference, f"{_KEEP}, or write it with `--format modelzoo`" if more else _KEEP)
+    return text
+
+
+def export_sizes(program: Program) -> str:
+    """Return the `config.json` for a program whose weights have taken up its multipliers: sizes and functions alone.
+
+    Raises:
+        InputError: CG1008, it is of another family, or has what such a configuration cannot say.
+    """
+    text, again = _text_and_again(program, "hub")
+    for difference in _size_differences(program, again):
+        _refuse(program, difference, _KEEP)
+    return text
+
+
+_KEEP = "a configuration of this form cannot say it; keep the model in `.cg`"
+
+
+def _text_and_again(program: Program, form: str) -> tuple[str, Program]:
+    """Return a configuration of a program, and the program that it is read as."""
     family = program.family
     known = FAMILIES if form == "hub" else FAMILIES[:1]
     if family not in known or program.graph.location.file != f"std/{family}.cg":
         hint = f"a configuration of this form speaks of {', '.join(f'`{name}` of std/{name}' for name in known)}"
         _refuse(program, f"`{program.name}` is of no family that has a configuration", hint)
     text = hub_text(program) if form == "hub" else modelzoo_text(program)
-    again = _imported(text, program)
-    for difference in _differences(program, again, form):
-        _refuse(program, difference, "a configuration of this form cannot say it; keep the model in `.cg`")
-    return text
+    return text, _imported(text, program)
 
 
 def _refuse(program: Program, message: str, hint: str) -> NoReturn:
@@ -56,14 +77,18 @@ def _imported(text: str, program: Program) -> Program:
 
 def _differences(program: Program, again: Program, form: str) -> Iterator[str]:
     """Yield in what two programs differ that a configuration of this form should say."""
-    ours, theirs = dict(program.arguments), dict(again.arguments)
-    # what they make of initial distributions is compared below, for every parameter
-    for name in ours.keys() - {"std", "embed_std", "out_std"}:
-        if not _equal(ours[name], theirs[name]):
-            yield f"`{name}` would be {theirs[name]}, not {ours[name]}"
+    yield from _size_differences(program, again)
     yield from _parametrization_differences(program, again, form)
     if form == "modelzoo":
         yield from _train_differences(program, again)
+
+
+def _size_differences(program: Program, again: Program) -> Iterator[str]:
+    """Yield the arguments in which two programs differ, but for those of initial distributions."""
+    ours, theirs = dict(program.arguments), dict(again.arguments)
+    for name in ours.keys() - {"std", "embed_std", "out_std"}:
+        if not _equal(ours[name], theirs[name]):
+            yield f"`{name}` would be {theirs[name]}, not {ours[name]}"
 
 
 def _parametrization_differences(program: Program, again: Program, form: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from cgc.program import Program
 from cgc_torch.project.run import Planned
+from cgc_torch.project.sampling import sampling_files
 from cgc_torch.project.template import template
 from cgc_torch.project.texts import pyproject_text, readme_text
 from cgc_torch.project.training import train_text
@@ -25,6 +26,7 @@ def project_files(program: Program, planned: Planned) -> dict[str, str]:
     """
     files = {name: template(name) for name in SAME_FOR_ALL}
     files["train.py"] = train_text(program, planned)
+    files |= sampling_files(program, planned)
     files["README.md"] = readme_text(program, planned, tuple(files))
     files["pyproject.toml"] = pyproject_text(program, tuple(files))
     return files

@@ -20,7 +20,10 @@ _FILES = {
     "parallel.py": "DDP, FSDP, activation checkpointing, compilation by block",
     "checkpoint.py": "checkpoints that survive being killed",
     "progress.py": "terminal, `log.jsonl`, TensorBoard, `loss.svg`",
+    "decode.py": "the model one token after another, with a cache of keys and values",
     "generate.py": "text from a trained model",
+    "evaluate.py": "lm-eval on a trained model, with tasks from local files",
+    "weights.py": "checkpoints to `model.safetensors`, and both to a model",
 }
 
 
