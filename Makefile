@@ -15,8 +15,8 @@ setup: $(VENV)/.dev  ## Install the package with all targets and the development
 test: setup  ## The default test suite (a few minutes on two cores)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: setup  ## Everything, also what takes long
-	$(BIN)/python -m pytest -n 2
+test-all: setup  ## Everything, also what takes long; random tests draw new examples
+	CGC_EXPLORE=1 $(BIN)/python -m pytest -n 2
 
 lint: setup  ## Style and strict types
 	$(BIN)/ruff check .

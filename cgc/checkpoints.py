@@ -14,22 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-
 from cgc.diagnostics import Diagnostic, Diagnostics, InputError
 from cgc.elaborate.layouts import STAR, capped, own_axes, own_dims, placeholders
 from cgc.ir.graph import Param
 from cgc.program import Checkpoint, CheckpointEntry, Program
 from cgc.tensor_file import Array, StoredTensor, read_tensors, write_tensors
 
-Arrays: TypeAlias = Mapping[str, Array]
+Arrays: TypeAlias = "Mapping[str, Array]"
 Layer: TypeAlias = tuple[int, ...]
 """Which turn of each repeat around a parameter, outermost first; empty for one outside of repeats."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """A parameter's share of a hub tensor.
+class Part:
+    """A parameter's share of a hub tensor, whose shape is `merged`.
 
     `expanded` are the sizes of the tensor's axes with merged ones apart, `star` the axis among them that `place`
     indexes (None where the tensor holds one parameter), `order` takes the rest to the parameter's own order.
@@ -53,7 +51,7 @@ class _Part:
         return layer.transpose(tuple(self.order.index(axis) for axis in range(len(self.order))))
 
 
-_Sources: TypeAlias = dict[str, dict[Layer, tuple[str, _Part]]]
+_Sources: TypeAlias = dict[str, dict[Layer, tuple[str, Part]]]
 """Where each layer of each parameter is: the name of a tensor, and which part of it."""
 
 
@@ -62,7 +60,7 @@ def _sizes(param: Param) -> tuple[int, ...]:
     return tuple(size for size in param.type.shape if isinstance(size, int))
 
 
-def _part(entry: CheckpointEntry, param: Param, place: int) -> _Part:
+def _part(entry: CheckpointEntry, param: Param, place: int) -> Part:
     dims = own_dims(param)
     axes = own_axes(entry.axes, dims)
     assert axes is not None, "the layout was checked against the graph"
@@ -71,7 +69,7 @@ def _part(entry: CheckpointEntry, param: Param, place: int) -> _Part:
     flat = [name for axis in axes for name in axis]
     star = flat.index(STAR) if STAR in flat else None
     kept = [name for name in flat if name != STAR]
-    return _Part(
+    return Part(
         tuple(math.prod(size[name] for name in axis) for axis in axes),
         tuple(size[name] for name in flat),
         star,
@@ -104,22 +102,49 @@ def _require_sizes(program: Program) -> None:
 # ---- reading
 
 
-class _Weights(Mapping[str, Array]):
-    """Parameters by path, each read from the file when it is asked for."""
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where one layer of a parameter is: a tensor of the file, by its name in the layout, and which part of it."""
 
-    def __init__(self, sources: Mapping[str, Mapping[Layer, tuple[StoredTensor, _Part]]], params: Mapping[str, Param]):
-        self._sources = sources
+    name: str
+    stored: StoredTensor
+    part: Part
+
+    def read(self) -> Array:
+        """Return the layer, float32, its dimensions in the graph's order."""
+        return self.part.take(self.stored.read())
+
+
+class CheckpointWeights(Mapping[str, "Array"]):
+    """Parameters by path, each read from the file when it is asked for.
+
+    `located` says where they are, for those who would rather point there than read.
+    """
+
+    def __init__(self, located: Mapping[str, Mapping[Layer, Located]], params: Mapping[str, Param]):
+        self.located = located
         self._params = params
 
     def __getitem__(self, name: str) -> Array:
-        param, layers = self._params[name], self._sources[name]
+        import numpy as np
+
+        param, layers = self._params[name], self.located[name]
         if () in layers:
-            stored, part = layers[()]
-            return part.take(stored.read())
+            return layers[()].read()
         array = np.empty(_sizes(param), np.float32)
-        for layer, (stored, part) in layers.items():
-            array[layer] = part.take(stored.read())
+        for layer, place in layers.items():
+            array[layer] = place.read()
         return array
+
+    def layer(self, name: str, layer: Layer, order: tuple[str, ...]) -> Array:
+        """Return what a parameter holds at the indices `layer` of its first dimensions, the rest in `order`.
+
+        No other layer is read.
+        """
+        layers, param = self.located[name], self._params[name]
+        array = layers[layer].read() if layer in layers else self[name][layer]
+        own = param.type.names[len(layer) :]
+        return array.transpose([own.index(dim) for dim in order])
 
     def __contains__(self, name: object) -> bool:
         return name in self._params
@@ -131,7 +156,7 @@ class _Weights(Mapping[str, Array]):
         return len(self._params)
 
 
-def read_checkpoint_file(path: Path, program: Program) -> Arrays:
+def read_checkpoint_file(path: Path, program: Program) -> CheckpointWeights:
     """Return a model's parameters by path, float32, in the graph's order of dimensions, layers of a repeat stacked.
 
     `path` is a `.safetensors` file, an index of shards, or a folder with one of them, in the hub layout of the model's
@@ -167,16 +192,16 @@ def read_checkpoint_file(path: Path, program: Program) -> Arrays:
             unclaimed.append(name)
     _compare(path, tensors, sources, unclaimed)
     located = {
-        name: {layer: (tensors[tensor], part) for layer, (tensor, part) in layers.items()}
+        name: {layer: Located(tensor, tensors[tensor], part) for layer, (tensor, part) in layers.items()}
         for name, layers in sources.items()
     }
-    return _Weights(located, params)
+    return CheckpointWeights(located, params)
 
 
-def _whole(param: Param) -> _Part:
+def _whole(param: Param) -> Part:
     """Return the share that a parameter has of a tensor that is all of it."""
     shape = _sizes(param)
-    return _Part(shape, shape, None, 0, tuple(range(len(shape))))
+    return Part(shape, shape, None, 0, tuple(range(len(shape))))
 
 
 def _hub_sources(checkpoint: Checkpoint, params: Mapping[str, Param]) -> _Sources:
@@ -243,6 +268,8 @@ def hub_tensors(program: Program, weights: Arrays) -> Iterator[tuple[str, Array]
     Raises:
         InputError: CG0707, the model's family has no layout.
     """
+    import numpy as np
+
     params = {param.name: param for param in program.graph.params}
     for entry in _layout(program).entries:
         parts = [_part(entry, params[name], place) for place, name in enumerate(entry.params)]
@@ -282,6 +309,8 @@ def write_checkpoint_file(path: Path, program: Program, weights: Arrays) -> None
 
 def write_weights(path: Path, program: Program, weights: Arrays) -> None:
     """Write a model's parameters to a safetensors file in cgc's own layout, float32 (InputError as above)."""
+    import numpy as np
+
     _require_sizes(program)
     shapes = {param.name: _sizes(param) for param in program.graph.params}
     write_tensors(path, shapes, ((name, np.asarray(weights[name], np.float32)) for name in shapes))

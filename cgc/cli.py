@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,10 +13,12 @@ from cgc.cli_cost import cost
 from cgc.cli_experiments import coordcheck, sweep
 from cgc.cli_family import family
 from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
+from cgc.cli_place import place
 from cgc.cli_plan import plan
 from cgc.cli_scaling import scaling
+from cgc.cli_simulate import simulate
 from cgc.cli_weights import export_weights, import_weights
-from cgc.diagnostics import InputError
+from cgc.diagnostics import Diagnostic, InputError
 from cgc.driver import Timings, UsageError, parse_overrides
 from cgc.version import VERSION
 
@@ -34,6 +37,10 @@ class Cgc(click.Group):
             _fail(error, bool(ctx.meta.get(JSON)))
         except UsageError as error:
             raise click.UsageError(str(error)) from error
+        except MemoryError as error:
+            text = f"there is not enough memory: {error or 'it is used up'}"
+            fault = Diagnostic("CG0007", text, (), "make the model smaller, as in `--set layers=2`")
+            _fail(InputError([fault]), bool(ctx.meta.get(JSON)))
 
 
 def _fail(error: InputError, as_json: bool) -> NoReturn:
@@ -89,11 +96,16 @@ def check(
     from cgc.driver import select
     from cgc.show import summary_data, summary_text
 
-    if scaling:
-        _check_scaling(load_for_scaling(file, settings, model), file, as_json)
-        return
+    if scaling and dump_after:
+        raise UsageError("give `--scaling` or `--dump-after`, not both")
     clock = Timings()
-    checked = run(file, parse_overrides(settings), clock)
+    checked = run(file, parse_overrides(settings), clock, "none" if scaling else "all")
+    if scaling:
+        _report(clock, timings)
+        _check_scaling(select(checked, file, model), as_json, checked.sources)
+        return
+    if model is not None:
+        checked = replace(checked, programs=(select(checked, file, model),))
     if dump_after:
         _dump(select(checked, file, model), dump_after)
     elif as_json == "json":
@@ -112,14 +124,13 @@ def check(
     _report(clock, timings)
 
 
-def _check_scaling(program: Program, file: str, as_json: str) -> None:
-    from cgc.driver import check as run
+def _check_scaling(program: Program, as_json: str, sources: dict[str, str]) -> None:
     from cgc.parametrize.model import scaling_check
     from cgc.show_scaling import scaling_data, scaling_table
 
     found = scaling_check(program)
     if found is None:
-        raise UsageError(f"--scaling: {file} has no `mup` item that says what grows")
+        raise UsageError(f"--scaling: {program.file} has no `mup` item that says what grows")
     faults = found.diagnostics()
     if as_json == "json":
         listed = [diagnostic.to_json() for diagnostic in faults]
@@ -127,22 +138,27 @@ def _check_scaling(program: Program, file: str, as_json: str) -> None:
         sys.exit(1 if faults else 0)
     print_rich(scaling_table(program, found))
     if faults:
-        run(file)
+        raise InputError(faults, sources)
 
 
 @main.command()
 @options(
     click.argument("files", type=click.Path(), nargs=-1, required=True),
     click.option("--check", "only_check", is_flag=True, help="Change nothing; exit with 1 if something would change."),
+    FORMAT,
 )
-def fmt(files: tuple[str, ...], only_check: bool) -> None:
+def fmt(files: tuple[str, ...], only_check: bool, as_json: str) -> None:
     """Write FILES in the canonical layout."""
     from cgc.driver import format_source
 
     changed = [file for file in files if format_source(file, write=not only_check)]
-    for file in changed:
-        click.echo(f"would change {file}" if only_check else f"formatted {file}")
-    if only_check and changed:
+    ok = not (only_check and changed)
+    if as_json == "json":
+        print_json({"ok": ok, "would_change" if only_check else "formatted": changed})
+    else:
+        for file in changed:
+            click.echo(f"would change {file}" if only_check else f"formatted {file}")
+    if not ok:
         sys.exit(1)
 
 
@@ -165,7 +181,15 @@ def params(file: str, settings: tuple[str, ...], model: str | None, as_json: str
 @main.command()
 @options(
     FILE,
-    click.option("-o", "--output", required=True, type=click.Path(), help="A .svg, .png, .pdf or .dot file."),
+    click.option(
+        "-o",
+        "--output",
+        required=True,
+        type=click.Path(),
+        help="A .svg, .png, .pdf or .dot file, or .json for Model Explorer.",
+    ),
+    click.option("--costs", is_flag=True, help="With what every block costs on a wafer."),
+    click.option("--device", help="The wafer, by name or as a .cg file; wse2 by default."),
     click.option(
         "--depth", type=click.IntRange(0), default=2, help="Open blocks down to this depth; below, one box each."
     ),
@@ -173,13 +197,26 @@ def params(file: str, settings: tuple[str, ...], model: str | None, as_json: str
     MODEL,
     FORMAT,
 )
-def graph(file: str, output: str, depth: int, settings: tuple[str, ...], model: str | None, as_json: str) -> None:
-    """Draw the graph of the model in FILE (needs graphviz for anything but .dot)."""
+def graph(
+    file: str,
+    output: str,
+    costs: bool,
+    device: str | None,
+    depth: int,
+    settings: tuple[str, ...],
+    model: str | None,
+    as_json: str,
+) -> None:
+    """Draw the graph of the model in FILE (needs graphviz for anything but .dot and .json)."""
     from cgc.drawing import draw
     from cgc.driver import load_program
+    from cgc.graph_costs import costs_of
 
+    if device is not None and not costs:
+        raise UsageError("--device: a device is for `--costs`")
     program = load_program(file, parse_overrides(settings), model)
-    written([draw(program.graph, Path(output), depth)], as_json)
+    found = costs_of(program, "wse-sim", device) if costs else None
+    written([draw(program.graph, Path(output), depth, found)], as_json)
 
 
 @main.command("compile")
@@ -188,12 +225,37 @@ def graph(file: str, output: str, depth: int, settings: tuple[str, ...], model: 
     click.option("--target", required=True, help="torch, onnx, wse-sim, or another installed target."),
     click.option("-o", "--output", type=click.Path(file_okay=False), help="The folder to write to."),
     click.option("--device", help="A device by name (wse2) or a .cg file, for wse-sim."),
+    click.option(
+        "--mode",
+        type=click.Choice(["train", "prefill", "decode"]),
+        help="wse-sim: what the model is run for; by default training where it has a `train` item, else prefill.",
+    ),
+    click.option(
+        "--run",
+        type=click.Choice(["pipelined", "streaming", "auto"]),
+        help="wse-sim: all of it on the wafer, or its weights streamed; auto takes the faster and says why.",
+    ),
+    click.option("--wafers", type=click.IntRange(1), help="wse-sim: so many wafers share the batch."),
+    click.option("--recompute", is_flag=True, help="wse-sim: training stores only what enters a layer."),
     click.option("--batch", type=click.IntRange(1), help="Sequences at a time."),
     click.option("--seq", type=click.IntRange(1), help="Tokens a sequence."),
     click.option("--weights", type=click.Path(), help="A safetensors checkpoint, or a folder with a sharded one."),
     click.option("--seed", type=int, help="Draw the weights from the initial distributions with this seed."),
     click.option("--flat", is_flag=True, help="onnx: no functions, one flat graph."),
+    click.option(
+        "--copy-weights", is_flag=True, help="onnx: copy the checkpoint instead of linking to it (ONNX's own loader)."
+    ),
     click.option("--kv-cache", is_flag=True, help="onnx: for decoding, with keys and values of earlier tokens."),
+    click.option(
+        "--unpadded",
+        is_flag=True,
+        help="onnx, with --kv-cache: sequences of a batch all begin together; faster.",
+    ),
+    click.option("--precision", help="onnx: store the weights as f32, f16 or bf16; computed in float32."),
+    click.option("--quantize", help="onnx: store the matrices in int4 or int8, with a scale for each block."),
+    click.option("--block", type=int, help="Entries to a block of --quantize (32)."),
+    click.option("--opset", type=int, help="onnx: the operators' version, 18 to 23."),
+    click.option("--runtime", help="onnx: `ort` writes ONNX Runtime's own operators; by default standard ones."),
     SET,
     MODEL,
     FORMAT,
@@ -282,6 +344,10 @@ def _give(text: str, output: str | None, as_json: str) -> None:
 @options(FILE, SET, MODEL, FORMAT, click.option("--target", "targets", multiple=True, help="Only this target."))
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random weights and inputs.")
 @click.option("--full", is_flag=True, help="At the file's sizes instead of a shrunken copy.")
+@click.option(
+    "--weights", type=click.Path(), help="A checkpoint: compare with PyTorch on it, logits and greedy tokens."
+)
+@click.option("--tokens", type=click.IntRange(2), default=64, show_default=True, help="With --weights: how many.")
 def verify(
     file: str,
     settings: tuple[str, ...],
@@ -290,11 +356,19 @@ def verify(
     targets: tuple[str, ...],
     seed: int,
     full: bool,
+    weights: str | None,
+    tokens: int,
 ) -> None:
     """Run every target against the NumPy reference on random weights, and print the largest difference of each."""
-    from cgc.verification import verify_file
+    from cgc.verification import Verification, verify_file
+    from cgc.weights_verification import WeightsVerification, verify_weights
 
-    verification = verify_file(file, parse_overrides(settings), model, targets, seed, full)
+    overrides = parse_overrides(settings)
+    verification: Verification | WeightsVerification
+    if weights is not None:
+        verification = verify_weights(file, overrides, model, targets, weights, tokens, seed)
+    else:
+        verification = verify_file(file, overrides, model, targets, seed, full)
     if as_json == "json":
         print_json(verification.to_json())
     else:
@@ -369,6 +443,8 @@ def completion(shell: str) -> None:
 
 
 main.add_command(cost)
+main.add_command(place)
+main.add_command(simulate)
 main.add_command(coordcheck)
 main.add_command(sweep)
 main.add_command(family)

@@ -23,7 +23,21 @@ _DEVICE = click.option("--device", default="wse3", show_default=True, help="A de
 _GRID = click.option("--grid", required=True, metavar="PxQ", help="Columns by rows of cores: 656x656.")
 _DTYPE = click.option("--dtype", type=click.Choice(["f16", "bf16", "f32"]), default="f16", show_default=True)
 _SIZE = click.IntRange(1, LARGEST)
-_REDUCTIONS = ["grouped", "star", "chain", "tree", "two-phase"]
+_REDUCTIONS = ["auto", "grouped", "star", "chain", "tree", "two-phase", "snake"]
+_ALLREDUCES = [*_REDUCTIONS, "ring"]
+_SUMS = [name for name in _ALLREDUCES if name != "snake"]
+_ALIASES = {"pipeline": "chain", "vendor": "chain", "k-tree": "grouped", "twophase": "two-phase", "meshgemm": "mesh"}
+"""Names that papers use: the vendor's own reduction is a pipelined chain, WaferLLM's a tree of K levels."""
+
+
+class _Algorithm(click.Choice[str]):
+    """An algorithm by its name here or in a paper; `auto` is the fastest, as without one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name here, or None for `auto`."""
+        name = str(value).lower().replace("_", "-")
+        found = super().convert(_ALIASES.get(name, name), param, ctx)
+        return None if found == "auto" else found
 
 
 @click.group()
@@ -38,7 +52,7 @@ def cost() -> None:
     click.option("--m", type=_SIZE, required=True),
     click.option("--k", type=_SIZE, required=True),
     click.option("--n", type=_SIZE, required=True),
-    click.option("--algorithm", type=click.Choice(["mesh", "cannon", "summa", "allgather"])),
+    click.option("--algorithm", type=_Algorithm(["auto", "mesh", "cannon", "summa", "allgather"])),
     _DTYPE,
     FORMAT,
 )
@@ -55,7 +69,7 @@ def gemm(as_json: str, grid: str, **rest: Any) -> None:
     click.option("--k", type=_SIZE, help="The inner size by its other name."),
     click.option("--n", type=_SIZE, required=True),
     click.option("--groups", type=click.IntRange(1), help="Groups of the reduction; by default the best number."),
-    click.option("--algorithm", type=click.Choice(_REDUCTIONS), help="How the parts are summed; grouped by default."),
+    click.option("--algorithm", type=_Algorithm(_SUMS), help="How the parts are summed; grouped by default."),
     _DTYPE,
     FORMAT,
 )
@@ -75,7 +89,7 @@ def gemv(as_json: str, grid: str, m: int | None, k: int | None, **rest: Any) -> 
     _DEVICE,
     _GRID,
     click.option("--n", type=_SIZE, required=True, help="Entries in each core."),
-    click.option("--algorithm", type=click.Choice(_REDUCTIONS), help="By default the fastest."),
+    click.option("--algorithm", type=_Algorithm(_REDUCTIONS), help="By default the fastest."),
     _DTYPE,
     FORMAT,
 )
@@ -89,7 +103,7 @@ def reduce(as_json: str, grid: str, **rest: Any) -> None:
     _DEVICE,
     _GRID,
     click.option("--n", type=_SIZE, required=True, help="Entries."),
-    click.option("--algorithm", type=click.Choice(["flood"])),
+    click.option("--algorithm", type=_Algorithm(["auto", "flood"])),
     _DTYPE,
     FORMAT,
 )
@@ -103,7 +117,7 @@ def broadcast(as_json: str, grid: str, **rest: Any) -> None:
     _DEVICE,
     _GRID,
     click.option("--n", type=_SIZE, required=True, help="Entries in each core."),
-    click.option("--algorithm", type=click.Choice(_REDUCTIONS), help="By default the fastest."),
+    click.option("--algorithm", type=_Algorithm(_ALLREDUCES), help="By default the fastest."),
     _DTYPE,
     FORMAT,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
     from cgc.experiments.sweep import Plan, Store
     from cgc.experiments.workers import Report
 
+
+class Rate(click.FloatRange):
+    """A finite number in a range: NaN lies beyond no end of any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number (click.BadParameter where it is none, or not finite)."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 OUT = click.option("-o", "--output", type=click.Path(file_okay=False), help="The folder to write to.")
 WIDTHS = click.option("--widths", required=True, help="Widths with commas: 128,256,512.")
 
@@ -29,7 +42,7 @@ WIDTHS = click.option("--widths", required=True, help="Widths with commas: 128,2
     click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Sequences a step."),
     click.option("--seq", type=click.IntRange(1), default=32, show_default=True, help="Tokens a sequence."),
     click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Runs at every width."),
-    click.option("--lr", type=click.FloatRange(0, min_open=True), help="Base learning rate; by default the file's."),
+    click.option("--lr", type=Rate(0, min_open=True), help="Base learning rate; by default the file's."),
     OUT,
     SET,
     MODEL,
@@ -77,7 +90,7 @@ def coordcheck(
     click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Sequences a step."),
     click.option("--seq", type=click.IntRange(1), default=64, show_default=True, help="Tokens a sequence, at most."),
     click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trials for every value."),
-    click.option("--lr", type=click.FloatRange(0, min_open=True), help="Base learning rate, where it is not varied."),
+    click.option("--lr", type=Rate(0, min_open=True), help="Base learning rate, where it is not varied."),
     click.option("--workers", type=click.IntRange(1), help="Trials at a time; by default one for each core."),
     click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: its address, `auto`, or `local`."),
     click.option("-o", "--output", required=True, type=click.Path(file_okay=False), help="The folder to write to."),

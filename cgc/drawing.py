@@ -8,15 +8,20 @@ from pathlib import Path
 
 from cgc.diagnostics import Diagnostic, InputError
 from cgc.driver import UsageError
+from cgc.graph_costs import GraphCosts, block_paths
 from cgc.ir.graph import Function, Graph, Node, Region, Value
 from cgc.ir.ops import Call, Constant, Repeat, opcode
+from cgc.model_explorer import model_explorer_json
 
-FORMATS = (".svg", ".png", ".pdf", ".dot")
+FORMATS = (".svg", ".png", ".pdf", ".dot", ".json")
 _FONT = 'fontname="Helvetica"'
+_COOL, _WARM = (238, 241, 247), (240, 170, 90)
+"""Colours of boxes that take nothing and all of a step."""
 
 
-def draw(graph: Graph, path: Path, depth: int) -> Path:
-    """Draw `graph` into a file; blocks and loops nested deeper than `depth` are one box each.
+def draw(graph: Graph, path: Path, depth: int, costs: GraphCosts | None = None) -> Path:
+    """Draw `graph` into a file; blocks and loops nested deeper than `depth` are one box each. A `.json` file is for
+    Model Explorer, which opens and closes blocks itself. `costs` are shown in the blocks that have them.
 
     Raises:
         UsageError: the file's ending is not one of `FORMATS`.
@@ -24,8 +29,7 @@ def draw(graph: Graph, path: Path, depth: int) -> Path:
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"`{path.name}`: a picture ends in one of {', '.join(FORMATS)}")
-    source = dot_source(graph, depth)
-    data = source.encode() if path.suffix == ".dot" else _render(source, path.suffix[1:])
+    data = _drawn(graph, path.suffix, depth, costs)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +41,13 @@ def draw(graph: Graph, path: Path, depth: int) -> Path:
     except OSError as error:
         raise InputError([Diagnostic("CG0004", f"cannot write `{path}`: {error.strerror or error}")]) from error
     return path
+
+
+def _drawn(graph: Graph, suffix: str, depth: int, costs: GraphCosts | None) -> bytes:
+    if suffix == ".json":
+        return model_explorer_json(graph, costs).encode()
+    source = dot_source(graph, depth, costs)
+    return source.encode() if suffix == ".dot" else _render(source, suffix[1:])
 
 
 def _render(source: str, suffix: str) -> bytes:
@@ -52,16 +63,17 @@ def _render(source: str, suffix: str) -> bytes:
     return drawn
 
 
-def dot_source(graph: Graph, depth: int) -> str:
+def dot_source(graph: Graph, depth: int, costs: GraphCosts | None = None) -> str:
     """Return the picture in graphviz's language."""
-    drawing = _Drawing(graph, depth)
+    drawing = _Drawing(graph, depth, costs)
     return drawing.source()
 
 
 class _Drawing:
-    def __init__(self, graph: Graph, depth: int) -> None:
+    def __init__(self, graph: Graph, depth: int, costs: GraphCosts | None) -> None:
         self._graph = graph
         self._depth = depth
+        self._costs = costs
         self._lines: list[str] = []
         self._edges: list[str] = []
         self._count = 0
@@ -73,7 +85,7 @@ class _Drawing:
             ends[value.name] = self._box(value.name, _type(value), "#d7ecd9", "oval")
         for param in self._graph.params:
             ends[param.name] = ""
-        self._region(self._graph.body, ends, 0, "  ")
+        self._region(self._graph.body, ends, 0, "  ", "")
         for name, value in zip(self._graph.outputs, self._graph.body.results, strict=True):
             self._edge(ends[value.name], self._box(name, _type(value), "#f6d8c8", "oval"), value)
         head = [
@@ -90,7 +102,9 @@ class _Drawing:
 
     def _box(self, title: str, detail: str, color: str, shape: str = "box", indent: str = "  ", tip: str = "") -> str:
         name = self._name()
-        label = f"<<b>{escape(title)}</b>" + (f"<br/>{escape(detail)}" if detail else "") + ">"
+        label = (
+            f"<<b>{escape(title)}</b>" + "".join(f"<br/>{escape(line)}" for line in detail.split("\n") if line) + ">"
+        )
         tooltip = f', tooltip="{_quoted(tip)}"' if tip else ""
         self._lines.append(f'{indent}{name} [label={label}, shape={shape}, fillcolor="{color}"{tooltip}];')
         return name
@@ -99,7 +113,18 @@ class _Drawing:
         if source and target:
             self._edges.append(f'  {source} -> {target} [label="{_quoted(_dims(value))}"];')
 
-    def _region(self, region: Region, ends: dict[str, str], depth: int, indent: str) -> None:
+    def _cost(self, path: str) -> list[str]:
+        return [] if self._costs is None else [f"{k}: {v}" for k, v in self._costs.of(path).items()]
+
+    def _fill(self, path: str, usual: str) -> str:
+        """Return the colour of a box: the more of a step it takes, the warmer."""
+        if self._costs is None:
+            return usual
+        share = min(1.0, self._costs.heat(path)) ** 0.5
+        return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(_COOL, _WARM, strict=True))
+
+    def _region(self, region: Region, ends: dict[str, str], depth: int, indent: str, prefix: str) -> None:
+        blocks = block_paths(region)
         for node in region.nodes:
             match node.op:
                 case Constant():
@@ -107,29 +132,45 @@ class _Drawing:
                 case Call(function=name, instance=instance):
                     function = self._graph.function(name)
                     title = instance if instance == function.block else f"{instance}: {function.block}"
-                    self._block(node, function.body, title, _params(function), ends, depth, indent)
+                    self._block(node, function.body, title, _params(function), ends, depth, indent, prefix)
                 case Repeat(instance=instance, stack=stack, body=body):
-                    self._block(node, body, f"{instance}: repeat {stack}", "", ends, depth, indent)
+                    self._block(node, body, f"{instance}: repeat {stack}", "", ends, depth, indent, prefix)
                 case _:
                     tip = f"{node.path} {node.location}"
-                    box = self._box(_title(node), "", "#eef1f7", "box", indent, tip)
+                    path = "" if node.path in blocks else ".".join(part for part in (prefix, node.path) if part)
+                    tip = "; ".join([tip, *self._cost(path)])
+                    box = self._box(_title(node), "", self._fill(path, "#eef1f7"), "box", indent, tip)
                     for value in node.inputs:
                         self._edge(ends[value.name], box, value)
                     ends.update({value.name: box for value in node.outputs})
 
     def _block(
-        self, node: Node, body: Region, title: str, detail: str, ends: dict[str, str], depth: int, indent: str
+        self,
+        node: Node,
+        body: Region,
+        title: str,
+        detail: str,
+        ends: dict[str, str],
+        depth: int,
+        indent: str,
+        prefix: str,
     ) -> None:
+        path = ".".join(part for part in (prefix, node.path) if part)
+        cost = self._cost(path)
         if depth >= self._depth:
-            box = self._box(title, detail, "#dde7f7", "box", indent, f"{node.path} {node.location}")
+            tip = "; ".join([f"{node.path} {node.location}", *cost])
+            text = "\n".join([*([detail] if detail else []), *cost[:2]])
+            box = self._box(title, text, self._fill(path, "#dde7f7"), "box", indent, tip)
             for value in node.inputs:
                 self._edge(ends[value.name], box, value)
             ends.update({value.name: box for value in node.outputs})
             return
         self._lines.append(f"{indent}subgraph cluster_{self._name()} {{")
-        self._lines.append(f'{indent}  label=<<b>{escape(title)}</b>>; style="rounded"; color="#8aa0c8";')
+        shown = f"<b>{escape(title)}</b>" + "".join(f"<br/>{escape(line)}" for line in cost[:1])
+        self._lines.append(f'{indent}  label=<{shown}>; style="rounded"; color="#8aa0c8";')
         inner = {a.name: ends[v.name] for a, v in zip(body.arguments, node.inputs, strict=True)}
-        self._region(body, inner, depth + 1, indent + "  ")
+        # Paths in a block are relative to it, paths in a loop are not.
+        self._region(body, inner, depth + 1, indent + "  ", path if isinstance(node.op, Call) else prefix)
         self._lines.append(f"{indent}}}")
         for value, result in zip(node.outputs, body.results, strict=True):
             ends[value.name] = inner[result.name]

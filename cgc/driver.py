@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cgc.diagnostics import Diagnostic, InputError, Label, Location
 from cgc.elaborate.files import Checked, elaborate_file
@@ -31,6 +31,9 @@ from cgc.target import (
     text_artifact,
 )
 
+if TYPE_CHECKING:
+    from cgc.passes.kv_cache import Cache
+
 PASSES = ("elaborate", "inline", "unroll", "dead_code")
 """The graph as elaborated, and after each pass that keeps what it computes."""
 DUMPS = (*PASSES, "autodiff", "kv_cache")
@@ -39,6 +42,8 @@ DUMPS = (*PASSES, "autodiff", "kv_cache")
 
 WITH_CACHE = ("onnx",)
 """Targets that `--kv-cache` is for."""
+WITHOUT_WAFER = ("torch", "onnx")
+"""Targets that take nothing of what is asked of a wafer."""
 
 
 class UsageError(Exception):
@@ -261,7 +266,8 @@ def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]
 class Request:
     """What `cgc compile` was asked beside file and target; `seed` draws weights where no checkpoint is given.
 
-    `kv_cache` asks for the model as it decodes: past keys and values in, present ones out.
+    `kv_cache` asks for the model as it decodes: past keys and values in, present ones out. `mode`, `run`, `wafers` and
+    `recompute` are for a wafer, as in `CompileOptions`.
     """
 
     device: str | None = None
@@ -271,6 +277,17 @@ class Request:
     seed: int | None = None
     flat: bool = False
     kv_cache: bool = False
+    mode: str | None = None
+    run: str | None = None
+    wafers: int | None = None
+    recompute: bool = False
+    copy_weights: bool = False
+    opset: int | None = None
+    runtime: str | None = None
+    unpadded: bool = False
+    precision: str | None = None
+    quantize: str | None = None
+    block: int | None = None
 
 
 def compile_program(
@@ -282,7 +299,9 @@ def compile_program(
         InputError: the target cannot compile this, weights do not fit, or the folder cannot be written.
         UsageError: there is no such target, or it is not installed completely.
     """
+    _only_for_wafers(target_name, request)
     weights = _weights(program, request)
+    caches: tuple[Cache, ...] = ()
     if request.kv_cache:
         if target_name not in WITH_CACHE:
             raise UsageError(f"--kv-cache: the target `{target_name}` has no use for it; {', '.join(WITH_CACHE)} has")
@@ -290,9 +309,39 @@ def compile_program(
 
         with timings.stage("make a KV cache"):
             step = decoding(program)
-            program, weights = step.program, None if weights is None else step.weights(weights)
-    options = CompileOptions(request.batch, request.seq, request.device, request.flat, weights)
+            program, caches = step.program, step.caches
+    options = CompileOptions(
+        batch=request.batch,
+        seq=request.seq,
+        device=request.device,
+        flat=request.flat,
+        weights=weights,
+        mode=request.mode,
+        run=None if request.run == "auto" else request.run,
+        wafers=request.wafers or 1,
+        recompute=request.recompute,
+        copy_weights=request.copy_weights,
+        caches=caches,
+        opset=request.opset,
+        runtime=request.runtime,
+        unpadded=request.unpadded,
+        precision=request.precision,
+        quantize=request.quantize,
+        block=request.block,
+    )
     return run_target(program, target_name, folder, options, timings)
+
+
+def _only_for_wafers(target: str, request: Request) -> None:
+    given = {
+        "--mode": request.mode,
+        "--run": request.run,
+        "--wafers": request.wafers,
+        "--recompute": request.recompute or None,
+    }
+    for name, value in given.items():
+        if value is not None and target in WITHOUT_WAFER:
+            raise UsageError(f"{name}: the target `{target}` runs on no wafer; `wse-sim` does")
 
 
 def run_target(

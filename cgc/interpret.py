@@ -6,14 +6,14 @@ asked otherwise); arrays are dropped after their last use, and loops read slices
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, assert_never
 
 import numpy as np
 
 from cgc.erf import erf
 from cgc.ir.dims import Size, evaluate
-from cgc.ir.graph import Graph, Node, Region, Value
+from cgc.ir.graph import Function, Graph, Node, Region, Value
 from cgc.ir.ops import (
     Binary,
     BinaryKind,
@@ -70,12 +70,18 @@ def interpret(
             index is out of range.
     """
     sizes = bind_sizes(graph, inputs)
-    machine = _Machine(graph, sizes, np.dtype(dtype), observe)
+    machine = _Machine(graph.functions, sizes, np.dtype(dtype), observe)
     arguments = [machine.argument(value, inputs, "input") for value in graph.inputs]
     arguments += [machine.argument(param.value, weights, "parameter") for param in graph.params]
     with np.errstate(all="ignore"):
         results = machine.region(graph.body, arguments)
     return dict(zip(graph.outputs, results, strict=True))
+
+
+def apply(node: Node, operands: list[Array], dtype: Any = np.float32) -> list[Array]:
+    """Apply one primitive, whose sizes are all known, to arrays of its operands' types; returns its results."""
+    with np.errstate(all="ignore"):
+        return _Machine((), {}, np.dtype(dtype), None).primitive(node, operands)
 
 
 def bind_sizes(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, int]:
@@ -100,8 +106,10 @@ def bind_sizes(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, int]:
 
 
 class _Machine:
-    def __init__(self, graph: Graph, sizes: Mapping[str, int], dtype: np.dtype[Any], observe: Observer | None) -> None:
-        self._functions = {function.name: function for function in graph.functions}
+    def __init__(
+        self, functions: Iterable[Function], sizes: Mapping[str, int], dtype: np.dtype[Any], observe: Observer | None
+    ) -> None:
+        self._functions = {function.name: function for function in functions}
         self._sizes = sizes
         self._float = dtype
         self._observe = observe
@@ -129,6 +137,10 @@ class _Machine:
         if of is not None and array.size and (array.min() < 0 or array.max() >= self._size(of.size)):
             raise BadInput(f"{what} `{value.name}` has an index outside 0 … {self._size(of.size) - 1} ({of.name})")
         return array
+
+    def primitive(self, node: Node, operands: list[Array]) -> list[Array]:
+        """Apply one node."""
+        return self._node(node, operands)
 
     def region(self, region: Region, arguments: list[Array]) -> list[Array]:
         """Run straight-line code."""
@@ -259,7 +271,7 @@ class _Machine:
         size = self._size(op.dim.size)
         if index.size and (index.min() < 0 or index.max() >= size):
             raise BadInput(f"an index is outside 0 … {size - 1} ({op.dim.name})")
-        places = [_spread(index, types[1], types[0])]
+        places = [np.broadcast_to(_spread(index, types[1], types[0]), x.shape)]
         for dim in out.dims[1:]:
             places.append(_spread(np.arange(self._size(dim.size)), TensorType((dim,), "i64"), types[0]))
         result = np.zeros(self._shape(out), x.dtype)

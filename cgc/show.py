@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,9 @@ def init_data(init: Init) -> dict[str, Any]:
     """Return an initial distribution as JSON-able data."""
     match init.distribution:
         case "constant":
-            return {"distribution": "constant", "value": init.mean}
+            return {"distribution": "constant", "value": init.mean, "std": 0.0}
         case "uniform":
-            return {"distribution": "uniform", "limit": init.limit}
+            return {"distribution": "uniform", "limit": init.limit, "std": init.limit / math.sqrt(3)}
         case name:
             return {"distribution": name, "mean": init.mean, "std": init.std}
 

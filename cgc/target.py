@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import RenderableType
 
+    from cgc.passes.kv_cache import Cache
+
     Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 
 GROUP = "cgc.targets"
@@ -27,7 +29,12 @@ class CompileOptions:
     """What the user asked for. A target says so (TargetError) where it cannot honour one.
 
     `weights` maps parameter paths to arrays (stacked parameters with their leading loop dimensions), None for a
-    graph without weights.
+    graph without weights. For a wafer, `mode` is what the model is run for (`train`, `prefill`, `decode`; None: what it
+    is meant for), `run` how (`pipelined`, `streaming`; None: the faster), on how many `wafers`; `recompute` makes
+    training store only what enters a layer. For ONNX, `copy_weights` asks for files of their own where those of a
+    checkpoint could be shared; `caches` are those of a program made for decoding; `opset` and `runtime` are what the
+    result is to run in, `unpadded` says that all sequences of a batch begin together; `precision`, or `quantize` with
+    entries to a `block`, is how weights are stored.
     """
 
     batch: int | None = None
@@ -35,6 +42,18 @@ class CompileOptions:
     device: str | None = None
     flat: bool = False
     weights: Arrays | None = None
+    mode: str | None = None
+    run: str | None = None
+    wafers: int = 1
+    recompute: bool = False
+    copy_weights: bool = False
+    caches: tuple[Cache, ...] = ()
+    opset: int | None = None
+    runtime: str | None = None
+    unpadded: bool = False
+    precision: str | None = None
+    quantize: str | None = None
+    block: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +110,22 @@ class Target(Protocol):
         ...
 
 
+Decoder: TypeAlias = "Callable[[Arrays, np.ndarray[Any, Any], int], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]"
+"""(weights by parameter path, prompt [batch, seq], how many tokens) → tokens chosen greedily [batch, count], and the
+logits that each was chosen by [batch, count, vocab]."""
+
+
+@runtime_checkable
+class DecodingTarget(Protocol):
+    """What a target offers beside `Target` where it can decode token by token, with a cache."""
+
+    name: str
+
+    def decoders(self, program: Program) -> Iterable[tuple[str, Decoder]]:
+        """Return every way of decoding on this machine, by a name to print; raises TargetError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class KernelRequest:
     """One kernel to be timed on a rectangle of `columns` × `rows` cores; sizes are of the whole kernel.
@@ -143,6 +178,123 @@ class CostModel(Protocol):
 
     def decode_cost(self, program: Program, request: DecodeRequest) -> CostAnswer:
         """Return the cost of a decode step; raises TargetError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRequest:
+    """A problem of kernels to be placed, by its file.
+
+    `method` is one of the target's; `seed` fixes its random numbers; without `time_limit` (seconds) it ends by itself.
+    """
+
+    problem: str
+    method: str = "search"
+    seed: int = 0
+    time_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceProgress:
+    """How far a search is: what it does, rounds done of how many, the best score so far and a lower bound on it."""
+
+    stage: str
+    done: int
+    total: int
+    score: float | None
+    bound: float
+
+
+class PlaceAnswer(Protocol):
+    """A legal placement: what it is worth, and what no other can beat."""
+
+    @property
+    def solution(self) -> str:
+        """The text of the solution file; empty where one was only checked."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
+        ...
+
+    def table(self) -> RenderableType:
+        """Return it for printing."""
+        ...
+
+
+@runtime_checkable
+class Placer(Protocol):
+    """What a target offers beside `Target` where it can place kernels that somebody else describes."""
+
+    def place(self, request: PlaceRequest, report: Callable[[PlaceProgress], None]) -> PlaceAnswer:
+        """Return the best placement found; raises TargetError and InputError.
+
+        A KeyboardInterrupt ends the search early: the best placement so far is returned, if there is one.
+        """
+        ...
+
+    def check_placement(self, problem: str, solution: str) -> PlaceAnswer:
+        """Return what the placement in the file `solution` is worth; raises InputError where it is not legal."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCost:
+    """What a block costs in one step: all its `runs` together, on `cores` cores each.
+
+    `multiply_adds` are those of one sequence going forward; `share` is its part of the time of a step, where blocks run
+    side by side its part of the work; `bound` what sets its time.
+    """
+
+    path: str
+    runs: int
+    multiply_adds: int
+    parameters: int
+    share: float
+    cores: int
+    bound: str
+
+
+@runtime_checkable
+class BlockCosts(Protocol):
+    """What a target offers beside `Target` where it can say what the blocks of a program cost."""
+
+    def block_costs(self, program: Program, options: CompileOptions) -> Iterable[BlockCost]:
+        """Return the cost of every block that has one, in order; raises TargetError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationRequest:
+    """A model to be run on a simulated wafer, with random weights and inputs.
+
+    `mode` is train, prefill or decode, None what the model is meant for; `run` is auto, pipelined or streaming; `batch`
+    and `seq` None are small numbers that the model takes.
+    """
+
+    device: str | None
+    mode: str | None = None
+    run: str = "auto"
+    batch: int | None = None
+    seq: int | None = None
+    seed: int = 0
+
+
+class SimulationAnswer(CostAnswer, Protocol):
+    """What a simulation says."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the results are those of the reference, and the memory as predicted."""
+        ...
+
+
+@runtime_checkable
+class Simulator(Protocol):
+    """What a target offers beside `Target` where it can run a program as the hardware would."""
+
+    def simulate(self, program: Program, request: SimulationRequest) -> SimulationAnswer:
+        """Run a program and compare it with the reference; raises TargetError."""
         ...
 
 

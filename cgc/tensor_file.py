@@ -11,12 +11,15 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from cgc.diagnostics import Diagnostic, InputError
+from cgc.input_file import open_input
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -46,10 +49,16 @@ class StoredTensor:
         """Tell whether `read` can give it as float32."""
         return self.dtype in _NUMPY
 
+    @property
+    def size(self) -> int:
+        """Bytes of the data, of a dtype that `is_float`."""
+        return math.prod(self.shape) * _BITS[self.dtype] // 8
+
     def read(self) -> Array:
         """Return the tensor as float32 (a view of the file where it is stored so), mapped from the file."""
-        count = math.prod(self.shape)
-        if count == 0:
+        import numpy as np
+
+        if math.prod(self.shape) == 0:
             return np.zeros(self.shape, np.float32)
         data = np.memmap(self.path, _NUMPY[self.dtype], "r", self.start, self.shape)
         if self.dtype == "BF16":
@@ -94,7 +103,7 @@ def _in_folder(folder: Path) -> Path:
 
 def _read_index(path: Path) -> dict[str, StoredTensor]:
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             data = file.read(LARGEST_INDEX + 1)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
@@ -130,7 +139,7 @@ def _json(data: bytes, path: Path, what: str) -> dict[str, Any]:
 
 def _read_file(path: Path) -> dict[str, StoredTensor]:
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, LARGEST_HEADER):
@@ -142,7 +151,17 @@ def _read_file(path: Path) -> dict[str, StoredTensor]:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     header.pop("__metadata__", None)
-    return {name: _stored(path, name, entry, 8 + length, size) for name, entry in header.items()}
+    tensors = {name: _stored(path, name, entry, 8 + length, size) for name, entry in header.items()}
+    _refuse_overlaps(path, header, tensors)
+    return tensors
+
+
+def _refuse_overlaps(path: Path, header: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
+    """Raise InputError (CG0701) where two tensors share bytes: a header that was made up, or damaged."""
+    places = sorted((*header[name]["data_offsets"], name) for name in tensors)
+    for (_, end, first), (begin, last, second) in pairwise(place for place in places if place[0] < place[1]):
+        if begin < end:
+            raise _invalid(path, f"the data of {second!a} ({begin} to {last}) overlaps that of {first!a} (to {end})")
 
 
 def _stored(path: Path, name: str, entry: object, start: int, size: int) -> StoredTensor:
@@ -183,6 +202,8 @@ def write_tensors(
         InputError: CG0004, it cannot be written.
         ValueError: `tensors` are not those that `shapes` announces.
     """
+    import numpy as np
+
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:

@@ -1,7 +1,7 @@
 """The target `onnx`: one model file with dynamic batch and sequence, blocks as functions, weights beside it.
 
-`emit` builds the file, `functions` its structure, `lower`, `contraction` and `intrinsics` its operators, `weights` the
-data file; `evaluate` runs it.
+`emit` builds the file, `functions` its structure, `lower`, `contraction` and `intrinsics` its operators, `proto` its
+bytes; `linked` points into a checkpoint's files, `weights` writes a data file; `evaluate` runs the model.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cgc.program import Program
-from cgc.target import Compilation, CompileOptions, Evaluator
+from cgc.target import Compilation, CompileOptions, Decoder, Evaluator
 
 
 class OnnxTarget:
@@ -19,7 +19,7 @@ class OnnxTarget:
     summary = "an ONNX model with dynamic batch and sequence, blocks as functions, weights as external data"
 
     def compile(self, program: Program, options: CompileOptions) -> Compilation:
-        """Return `model.onnx`, and with weights `model.onnx.data`.
+        """Return `model.onnx`, and with weights the files they are in: a checkpoint's own, or `model.onnx.data`.
 
         Without weights every parameter is an input of the model, named by its path.
 
@@ -30,9 +30,7 @@ class OnnxTarget:
 
         emission, files = artifacts(program, options)
         data = emission.summary()
-        parameters = "in model.onnx.data" if emission.stored else "as inputs"
-        report = f"opset {data['opset']}, {data['functions']} functions, {data['nodes']} nodes, parameters {parameters}"
-        return Compilation(files, report, data)
+        return Compilation(files, emission.report(), data)
 
     def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:
         """Return ONNX Runtime and ONNX's reference evaluator; both write the model's files and load them."""
@@ -42,6 +40,12 @@ class OnnxTarget:
             ("onnxruntime", onnxruntime_evaluator(program)),
             ("onnx reference", reference_evaluator(program)),
         )
+
+    def decoders(self, program: Program) -> Iterable[tuple[str, Decoder]]:
+        """Return ONNX Runtime with each set of operators that a model for decoding is written in."""
+        from cgc_onnx.evaluate import WAYS, onnxruntime_decoder
+
+        return tuple((way, onnxruntime_decoder(program, way)) for way in WAYS)
 
 
 TARGET = OnnxTarget()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cgc.ir.dims import Dim
+from cgc.ir.dims import Dim, product
 from cgc.ir.graph import Node, Value
 from cgc.ir.ops import Dot
 from cgc.ir.rules import union
+from cgc_onnx.capabilities import MICROSOFT
 from cgc_onnx.layout import Parameter, WeightUse, weight_use
+from cgc_onnx.proto import Attribute
+from cgc_onnx.quantization import USES_INTEGERS
 from cgc_onnx.scope import Scope
 from cgc_onnx.writer import Tensor
 
@@ -38,6 +41,9 @@ def _weighted(scope: Scope, x: Value, weight: Value, use: WeightUse, wish: str) 
     dims = weight.type.dims
     first, second = dims[: use.groups[0]], dims[use.groups[0] :]
     reduced, produced = (second, first) if use.transposed else (first, second)
+    packed = scope.packed(weight)
+    if packed:
+        return _times_packed(scope, scope.tensor(x), packed, (reduced, produced), wish)
     matrix = scope.matrix(weight, use.groups)
     left = _matrix_rows(scope, scope.tensor(x), [dim.name for dim in reduced])
     kept = left.dims[:-1]
@@ -48,6 +54,31 @@ def _weighted(scope: Scope, x: Value, weight: Value, use: WeightUse, wish: str) 
     return scope.shapes.reshape(out, (*kept, *produced), wish)
 
 
+def _times_packed(
+    scope: Scope, x: Tensor, packed: tuple[str, str], dims: tuple[tuple[Dim, ...], tuple[Dim, ...]], wish: str
+) -> Tensor:
+    """X times a matrix of few bits, [produced, reduced]: the runtime unpacks it as it goes."""
+    reduced, produced = dims
+    how = scope.how
+    assert how is not None
+    left = _matrix_rows(scope, x, [dim.name for dim in reduced])
+    length, width = (product(tuple(dim.size for dim in group)) for group in dims)
+    assert isinstance(length, int)
+    assert isinstance(width, int)
+    attributes: dict[str, Attribute] = {
+        "K": length,
+        "N": width,
+        "bits": how.bits,
+        "block_size": how.block,
+        "accuracy_level": USES_INTEGERS,
+    }
+    (name,) = scope.writer.emit(
+        "MatMulNBits", [left.name, *packed], f"{wish}.packed", domain=MICROSOFT, attributes=attributes
+    )
+    out = scope.writer.note(Tensor(name, (*left.dims[:-1], Dim("*".join(d.name for d in produced), width)), x.dtype))
+    return scope.shapes.reshape(out, (*left.dims[:-1], *produced), wish)
+
+
 def _matrix_rows(scope: Scope, x: Tensor, reduced: Sequence[str]) -> Tensor:
     kept = [name for name in x.names if name not in reduced]
     return scope.shapes.merge(x, [*([name] for name in kept), reduced], [*kept, "*".join(reduced)], f"{x.name}.merged")
@@ -56,6 +87,12 @@ def _matrix_rows(scope: Scope, x: Tensor, reduced: Sequence[str]) -> Tensor:
 def _times_transposed(scope: Scope, left: Tensor, matrix: Tensor, produced: tuple[Dim, ...], wish: str) -> Tensor:
     # Gemm reads a transposed matrix as it lies; MatMul would need a moved copy of it, which for a tied embedding is
     # the largest tensor of the model.
+    if scope.writer.profile.fused("FusedMatMul") and len(left.dims) > 1:
+        (name,) = scope.writer.emit(
+            "FusedMatMul", [left.name, matrix.name], f"{wish}.matmul", domain=MICROSOFT, attributes={"transB": 1}
+        )
+        out = scope.writer.note(Tensor(name, (*left.dims[:-1], matrix.dims[0]), left.dtype))
+        return scope.shapes.reshape(out, (*left.dims[:-1], *produced), wish)
     *kept, last = left.names
     groups = [kept, [last]] if kept else [[last]]
     rows = scope.shapes.merge(left, groups, ["*".join(kept), last][-len(groups) :], f"{left.name}.rows")

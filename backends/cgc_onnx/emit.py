@@ -2,115 +2,190 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnx import FunctionProto, GraphProto, ModelProto
-
-from cgc.ir.graph import NOWHERE, Graph
+from cgc.checkpoints import CheckpointWeights
+from cgc.ir.graph import NOWHERE, Graph, Param
+from cgc.ir.types import DType
+from cgc.passes.kv_cache import Cache
+from cgc.passes.parameter_order import with_parameter_order
 from cgc.program import Program
 from cgc.target import Artifact, CompileOptions, TargetError
 from cgc.version import VERSION
+from cgc_onnx.capabilities import Profile, profile
+from cgc_onnx.deployment import deployment
 from cgc_onnx.functions import Structure, opset_imports
-from cgc_onnx.layout import declare, layouts
+from cgc_onnx.layout import Parameter, declare
+from cgc_onnx.linked import Linked, file_orders, link_artifacts, linked, write_linked
+from cgc_onnx.proto import FunctionDef, GraphDef, Initializer, ModelDef, encode
+from cgc_onnx.quantization import Quantization, contracted, quantization, rows_first
 from cgc_onnx.scope import Scope
 from cgc_onnx.shapes import Shapes
-from cgc_onnx.weights import Stored, check_weights, initializer, plan, write_weights
-from cgc_onnx.writer import DOMAIN, IR_VERSION, OPSET, Tensor, Writer, value_info, value_infos
+from cgc_onnx.surface import surface_of
+from cgc_onnx.weights import Arrays, Stored, check_weights, plan, write_initializers, write_weights
+from cgc_onnx.writer import DOMAIN, Tensor, Writer, value_info, value_infos
 
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
+PLAIN = Profile()
 
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """A model and where its parameters lie in the data file; with no data file the parameters are inputs."""
+    """A model and where its parameters are: `stored` in the data file, `linked` in those of a checkpoint; without
+    weights they are inputs. `params` are the parameters as the graph has them.
+    """
 
-    model: ModelProto
+    model: ModelDef
     stored: tuple[Stored, ...]
+    linked: tuple[Linked, ...]
+    params: tuple[Param, ...]
 
     @property
     def data_bytes(self) -> int:
         """The size of the data file."""
-        return self.stored[-1].offset + self.stored[-1].size if self.stored else 0
+        return self.stored[-1].end if self.stored else 0
 
     def summary(self) -> dict[str, object]:
         """Return what there is to say about the model, as JSON-able data."""
         graph = self.model.graph
         return {
-            "opset": OPSET,
-            "ir_version": IR_VERSION,
+            "opset": dict(self.model.opsets)[""],
+            "ir_version": self.model.ir_version,
             "functions": len(self.model.functions),
-            "nodes": len(graph.node) + sum(len(function.node) for function in self.model.functions),
-            "inputs": [value.name for value in graph.input],
-            "outputs": [value.name for value in graph.output],
-            "initializers": len(graph.initializer),
+            "nodes": len(graph.nodes) + sum(len(function.nodes) for function in self.model.functions),
+            "inputs": [value.name for value in graph.inputs],
+            "outputs": [value.name for value in graph.outputs],
+            "initializers": len(graph.initializers),
             "data_bytes": self.data_bytes,
+            "linked_bytes": sum(tensor.size for tensor in graph.initializers if tensor.location not in ("", DATA)),
+            "weights_in": sorted({tensor.location for tensor in graph.initializers}),
         }
 
+    def report(self) -> str:
+        """Return a sentence or two for the terminal."""
+        files = sorted({tensor.location for tensor in self.model.graph.initializers} - {""})
+        nodes = len(self.model.graph.nodes) + sum(len(function.nodes) for function in self.model.functions)
+        where = f"in {', '.join(files)}" if files else "as inputs"
+        opset = dict(self.model.opsets)[""]
+        return f"opset {opset}, {len(self.model.functions)} functions, {nodes} nodes, parameters {where}"
 
-def emit(program: Program, *, flat: bool = False, bound: Mapping[str, int] | None = None, data: str | None) -> Emission:
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How weights are stored: in a `precision` of their own, or those that `over` names quantized."""
+
+    precision: DType | None
+    how: Quantization | None
+    over: Mapping[str, tuple[str, ...]]
+
+
+def emit(
+    program: Program,
+    *,
+    weights: Arrays | None,
+    flat: bool = False,
+    bound: Mapping[str, int] | None = None,
+    written_for: Profile = PLAIN,
+    caches: Sequence[Cache] = (),
+    precision: DType | None = None,
+    how: Quantization | None = None,
+) -> Emission:
     """Return `program` as an ONNX model.
 
-    `bound` fixes symbols to sizes. With `data`, parameters are initializers in the file of that name; without, they
-    are inputs named by their paths, after the model's own, so that the file is whole and can be run and checked.
+    `bound` fixes symbols to sizes; `caches` are those of a program for decoding, whose inputs and outputs get the names
+    and axes that the model hub gives them. With `weights`, parameters are initializers whose data lies where the
+    weights do, or in the file `DATA`; without, they are inputs named by their paths, after the model's own, so that the
+    file is whole and can be run and checked.
 
     Raises:
         TargetError: the program needs a size that ONNX cannot know.
     """
     graph = program.graph
-    writer = Writer(reserved=graph.outputs)
-    structure = Structure(graph, flat, bound or {})
-    found = layouts(graph.body, [param.value for param in graph.params], structure.callee_layouts)
-    inputs = [Tensor(writer.fresh(value.name), value.type.dims, value.type.dtype) for value in graph.inputs]
+    orders = file_orders(graph.params, weights) if isinstance(weights, CheckpointWeights) else {}
+    over = contracted(graph) if how is not None else {}
+    rows = rows_first(graph.params, over, how) if how is not None else {}
+    graph = with_parameter_order(graph, {**orders, **rows})
+    surface = surface_of(graph, caches)
+    writer = Writer(written_for, reserved=surface.reserved)
+    structure = Structure(graph, flat, bound or {}, written_for, surface.labels, how)
+    found = structure.layouts(graph.body, [param.value for param in graph.params])
+    inputs = {value.name: surface.input(value, writer) for value in graph.inputs}
+    tensors = [tensor for taken in inputs.values() for tensor in taken.tensors]
+    tensors = [tensors[at] for at in surface.in_order([tensor.name for tensor in tensors])]
     parameters = [(param, declare(param.value, found[param.name])) for param in graph.params]
     for _, parameter in parameters:
-        for name in parameter.names:
+        for name in parameter.tensors:
             writer.fresh(name)
-    scope = Scope(Shapes(writer, inputs, structure.bound, top=True))
-    for value, tensor in zip(graph.inputs, inputs, strict=True):
-        scope.define(value, tensor)
+    proto = GraphDef(graph.name, program.doc)
+    placed = _place(writer, parameters, weights, proto, Form(precision, how, {name: over[name] for name in rows}))
+    scope = Scope(Shapes(writer, tensors, structure.bound, top=True, limits=structure.limits), how=how)
+    for value in graph.inputs:
+        scope.define(value, inputs[value.name].operand(scope))
     for param, parameter in parameters:
         scope.define(param.value, parameter)
     structure.write(scope, graph.body)
-    results = [scope.ordered(value) for value in graph.body.results]
-    writer.finish([(x.name, name) for x, name in zip(results, graph.outputs, strict=True)])
-    outputs = [Tensor(name, x.dims, x.dtype) for x, name in zip(results, graph.outputs, strict=True)]
+    results = surface.results(scope, graph)
+    results = [results[at] for at in surface.in_order([name for _, name in results])]
+    writer.finish([(x.name, name) for x, name in results])
+    outputs = [replace(x, name=name) for x, name in results]
 
-    stored = plan(parameters)
-    proto = GraphProto(name=graph.name, node=writer.nodes, doc_string=program.doc)
-    proto.input.extend(value_info(tensor, structure.bound) for tensor in inputs)
-    proto.output.extend(value_info(tensor, structure.bound) for tensor in outputs)
-    if data is None:
-        proto.input.extend(value_info(Tensor(entry.name, entry.dims, entry.dtype), {}) for entry in stored)
-        stored = []
-    proto.initializer.extend(initializer(entry, data or "") for entry in stored)
+    proto.nodes = writer.nodes
+    proto.inputs[:0] = [value_info(tensor, structure.shown) for tensor in tensors]
+    proto.outputs = [value_info(tensor, structure.shown) for tensor in outputs]
     named = {tensor.name for tensor in outputs}
-    inner = [tensor for tensor in writer.values if tensor.name not in named]
-    proto.value_info.extend(value_infos(inner, structure.bound))
-    return Emission(_model(program, proto, structure.functions), tuple(stored))
+    proto.values = list(value_infos((x for x in writer.values if x.name not in named), structure.shown))
+    stored, stay = placed
+    model = _model(program, proto, structure.functions, written_for)
+    return Emission(model, tuple(stored), tuple(stay), graph.params)
 
 
-def _model(program: Program, graph: GraphProto, functions: list[FunctionProto]) -> ModelProto:
+def _place(
+    writer: Writer, parameters: list[tuple[Param, Parameter]], weights: Arrays | None, graph: GraphDef, form: Form
+) -> tuple[list[Stored], list[Linked]]:
+    """Put the parameters into `graph`, as inputs or initializers."""
+    if weights is None:
+        graph.inputs = [
+            value_info(Tensor(name, parameter.stored, parameter.dtype), {})
+            for _, parameter in parameters
+            for name in parameter.names
+        ]
+        return [], []
+    stay: list[Linked] = []
+    # Few bits are for a small folder: it would not be one with the whole checkpoint in it.
+    if isinstance(weights, CheckpointWeights) and form.how is None:
+        stay, parameters = linked(parameters, weights, form.precision)
+    stored = plan(parameters, form.precision, form.how, form.over)
+    initializers: list[Initializer] = [*write_linked(writer, stay), *write_initializers(writer, stored, DATA)]
+    graph.initializers = initializers
+    return stored, stay
+
+
+def _model(program: Program, graph: GraphDef, functions: list[FunctionDef], profile: Profile) -> ModelDef:
     release = VERSION
-    model = ModelProto(
-        ir_version=IR_VERSION,
-        producer_name="cgc",
-        producer_version=release,
-        domain=DOMAIN,
-        model_version=1,
-        doc_string=program.doc or f"{program.name}, compiled from {program.file} by cgc {release}.",
-        graph=graph,
-        functions=functions,
-    )
-    model.opset_import.extend(opset_imports(bool(functions)))
     metadata = {"cgc.file": program.file, "cgc.model": program.name, "cgc.version": release}
     if program.graph.location != NOWHERE:
         metadata["cgc.source"] = str(program.graph.location)
-    for key in sorted(metadata):
-        model.metadata_props.add(key=key, value=metadata[key])
-    return model
+    return ModelDef(
+        graph,
+        tuple(functions),
+        model_imports(profile, graph, functions),
+        profile.ir_version,
+        DOMAIN,
+        "cgc",
+        release,
+        1,
+        program.doc or f"{program.name}, compiled from {program.file} by cgc {release}.",
+        metadata,
+    )
+
+
+def model_imports(profile: Profile, graph: GraphDef, functions: Sequence[FunctionDef]) -> tuple[tuple[str, int], ...]:
+    """Return what a model imports: what its graph does, and what its functions do."""
+    nodes = [*graph.nodes, *(node for function in functions for node in function.nodes)]
+    return opset_imports(profile, nodes)
 
 
 def bound_sizes(graph: Graph, options: CompileOptions) -> dict[str, int]:
@@ -133,6 +208,16 @@ def bound_sizes(graph: Graph, options: CompileOptions) -> dict[str, int]:
     return sizes
 
 
+def stored_precision(options: CompileOptions) -> DType | None:
+    """Return the precision in which weights are stored, None for that of the checkpoint (TargetError, CG0710)."""
+    match options.precision:
+        case None | "f32" | "f16" | "bf16":
+            return options.precision
+        case _:
+            text = f"weights are stored in no precision `{options.precision}`"
+            raise TargetError("CG0710", text, "there are f32, f16, bf16")
+
+
 def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tuple[Artifact, ...]]:
     """Return the model and the files to write.
 
@@ -145,17 +230,32 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
     if weights is not None:
         check_weights(params, weights)
     bound = bound_sizes(program.graph, options)
-    emission = emit(program, flat=options.flat, bound=bound, data=DATA if weights is not None and params else None)
+    written_for = profile(options.opset, options.runtime, not options.unpadded)
+    how, precision = quantization(options.quantize, options.block, written_for), stored_precision(options)
+    if weights is None and (how or precision):
+        raise TargetError("CG0710", "there are no weights to convert", "give them with `--weights`")
+    emission = emit(
+        program,
+        weights=weights if params else None,
+        flat=options.flat,
+        bound=bound,
+        written_for=written_for,
+        caches=options.caches,
+        precision=precision,
+        how=how,
+    )
 
     def write_model(path: Path) -> None:
-        path.write_bytes(emission.model.SerializeToString(deterministic=True))
+        path.write_bytes(encode(emission.model))
 
-    files = [Artifact(MODEL, write_model)]
+    files = [Artifact(MODEL, write_model), *link_artifacts(emission.linked, options.copy_weights)]
     if weights is not None and emission.stored:
         present = weights
 
         def write_data(path: Path) -> None:
-            write_weights(path, emission.stored, params, present)
+            write_weights(path, emission.stored, emission.params, present, params)
 
         files.append(Artifact(DATA, write_data))
+    if options.caches:
+        files += deployment(program, options.caches, MODEL, written_for, weights)
     return emission, tuple(files)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from onnx import FunctionProto, OperatorSetIdProto
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from cgc.ir.builder import Names
-from cgc.ir.dims import symbol
+from cgc.ir.dims import Size, symbol
 from cgc.ir.graph import NOWHERE, Function, Graph, Location, Node, Region, Value
-from cgc.ir.ops import Call, Repeat
-from cgc.target import TargetError
+from cgc.ir.ops import Call, Concat, Dot, Repeat
+from cgc.ir.types import TensorType
+from cgc_onnx.capabilities import Profile
 from cgc_onnx.intrinsics import intrinsic
 from cgc_onnx.layout import Layout, Parameter, declare, layouts, repeat_layouts, static_size, step
 from cgc_onnx.lower import lower
-from cgc_onnx.scope import Operand, Scope
+from cgc_onnx.proto import FunctionDef
+from cgc_onnx.proto import Node as NodeRecord
+from cgc_onnx.quantization import Quantization
+from cgc_onnx.scope import Joined, Operand, Scope, Shared
 from cgc_onnx.shapes import Shapes
-from cgc_onnx.writer import DOMAIN, OPSET, Tensor, Writer, value_infos
+from cgc_onnx.writer import DOMAIN, Tensor, Writer, value_infos
 
 UNUSABLE = {"Constant"}
 """ONNX Runtime takes a call of a function of this name for a constant, whatever its domain."""
@@ -25,20 +28,41 @@ UNUSABLE = {"Constant"}
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """An ONNX function: what its parameters must look like, and the symbols (`seq`) it takes as further inputs."""
+    """An ONNX function: what its parameters must look like, and the symbols (`seq`) and shared tensors it takes as
+    further inputs.
+    """
 
-    proto: FunctionProto
+    proto: FunctionDef
     layouts: tuple[Layout, ...]
     symbols: tuple[str, ...]
+    shared: tuple[Shared, ...]
+
+
+Turn: TypeAlias = Callable[[Scope, int, list[Tensor], list[Tensor], list[Parameter]], list[Tensor]]
+"""(scope, index, carried, shared, slices of what is stacked) → what one turn of a loop gives."""
 
 
 class Structure:
     """Writes the regions of one graph. `functions` fills up with what calls need, callees first; none when `flat`."""
 
-    def __init__(self, graph: Graph, flat: bool, bound: Mapping[str, int]) -> None:
-        """Prepare for `graph`; `bound` fixes symbols to sizes."""
-        self.functions: list[FunctionProto] = []
+    def __init__(
+        self,
+        graph: Graph,
+        flat: bool,
+        bound: Mapping[str, int],
+        profile: Profile,
+        labels: Mapping[str, str],
+        how: Quantization | None = None,
+    ) -> None:
+        """Prepare for `graph`; `bound` fixes symbols to sizes, `labels` are what the file calls the others, `how` is
+        the form of quantized weights.
+        """
+        self.how = how
+        self.functions: list[FunctionDef] = []
         self.bound = dict(bound)
+        self.shown: dict[str, Size] = {**{old: symbol(new) for old, new in labels.items()}, **bound}
+        self.profile = profile
+        self.limits = {known.name: known.limit for known in graph.symbols}
         self._flat = flat
         self._by_name = {function.name: function for function in graph.functions}
         self._layouts: dict[str, tuple[Layout, ...]] = {}
@@ -47,8 +71,16 @@ class Structure:
         self._names.reserve(UNUSABLE)
         self._called = {function.name: self._names.fresh(function.name) for function in graph.functions}
         for function in graph.functions:
-            found = layouts(function.body, [param.value for param in function.params], self.callee_layouts)
+            found = self.layouts(function.body, [param.value for param in function.params])
             self._layouts[function.name] = tuple(found[param.name] for param in function.params)
+
+    def layouts(self, region: Region, params: Iterable[Value]) -> dict[str, Layout]:
+        """Return how the parameters of a region are stored, by name."""
+        return layouts(region, params, self.callee_layouts, self._packed)
+
+    def _packed(self, weight: TensorType, op: Dot) -> bool:
+        over = [name for name in weight.names if name in op.over]
+        return self.how is not None and self.how.operator and self.how.fits(weight, over)
 
     def callee_layouts(self, function: str) -> tuple[Layout, ...]:
         """Return how a function wants its parameters stored, in order."""
@@ -60,15 +92,21 @@ class Structure:
             scope.writer.source = "" if node.location == NOWHERE else str(node.location)
             match node.op:
                 case Call():
-                    results: Sequence[Tensor] = self._call(scope, node, node.op)
+                    results: Sequence[Operand] = self._call(scope, node, node.op)
                 case Repeat():
                     results = self._repeat(scope, node, node.op)
+                case Concat() if len(node.inputs) == 2:
+                    results = (self._joined(scope, node),)
                 case _:
                     results = lower(scope, node)
-            for value, tensor in zip(node.outputs, results, strict=True):
-                scope.define(value, tensor)
+            for value, operand in zip(node.outputs, results, strict=True):
+                scope.define(value, operand)
         scope.writer.source = ""
         return [scope.tensor(value) for value in region.results]
+
+    def _joined(self, scope: Scope, node: Node) -> Joined:
+        first, second = (scope.tensor(value) for value in node.inputs)
+        return Joined(first, second, lambda: lower(scope, node)[0])
 
     def _call(self, scope: Scope, node: Node, op: Call) -> Sequence[Tensor]:
         function = self._by_name[op.function]
@@ -90,7 +128,7 @@ class Structure:
         emitted = self._emitted[op.function]
         params = zip(node.inputs[args:], emitted.layouts, strict=True)
         names = [scope.ordered(value).name for value in node.inputs[:args]]
-        names += [name for value, layout in params for name in scope.stored(value, layout).names]
+        names += [name for value, layout in params for name in scope.stored(value, layout).tensors]
         return self._apply(scope, emitted, names, node.outputs, op.instance or op.function, scope.prefix)
 
     def _inline(
@@ -100,48 +138,69 @@ class Structure:
             inner.define(argument, outer.tensor(value) if index < tensors else outer.operand(value))
         return self.write(inner, body)
 
-    def _repeat(self, scope: Scope, node: Node, op: Repeat) -> Sequence[Tensor]:
-        if op.collected or op.reverse:
-            text = f"the target `onnx` runs no loop such as `{op.instance}` in reverse, nor collects values"
-            raise TargetError("CG0803", text)
+    def _repeat(self, scope: Scope, node: Node, op: Repeat) -> Sequence[Operand]:
         loose = op.carried + op.shared
-        wanted = repeat_layouts(op, self.callee_layouts)
+        wanted = repeat_layouts(op, self.callee_layouts, self._packed)
         stacked = [
-            scope.stored(value, Layout((0, *layout.loops), layout.groups))
+            scope.stored(value, replace(layout, loops=(0, *layout.loops)))
             for value, layout in zip(node.inputs[loose:], wanted, strict=True)
         ]
         carried = [scope.tensor(value) for value in node.inputs[: op.carried]]
         shared = [scope.tensor(value) for value in node.inputs[op.carried : loose]]
-        iterations = range(static_size(op.stack))
-        if self._flat:
-            for index in iterations:
-                inner = scope.inline(f"{op.instance}.{index}")
-                operands: list[Operand] = [*carried, *shared, *(step(parameter, index) for parameter in stacked)]
-                for argument, operand in zip(op.body.arguments, operands, strict=True):
-                    inner.define(argument, operand)
-                carried = self.write(inner, op.body)
-            return carried
+        iterations = list(range(static_size(op.stack)))
+        collected: dict[int, list[Tensor]] = {}
+        turn = self._turn_inline(op) if self._flat else self._turn_called(node, op, stacked, wanted)
+        for index in reversed(iterations) if op.reverse else iterations:
+            results = turn(scope, index, carried, shared, [step(parameter, index) for parameter in stacked])
+            carried, collected[index] = results[: op.carried], results[op.carried :]
+        gathered = [
+            _gathered(value, [collected[index][at] for index in iterations])
+            for at, value in enumerate(node.outputs[op.carried :])
+        ]
+        return [*carried, *gathered]
+
+    def _turn_inline(self, op: Repeat) -> Turn:
+        def turn(
+            scope: Scope, index: int, carried: list[Tensor], shared: list[Tensor], stacked: list[Parameter]
+        ) -> list[Tensor]:
+            inner = scope.inline(f"{op.instance}.{index}")
+            operands: list[Operand] = [*carried, *shared, *stacked]
+            for argument, operand in zip(op.body.arguments, operands, strict=True):
+                inner.define(argument, operand)
+            self.write(inner, op.body)
+            results = op.body.results
+            return [
+                *(inner.tensor(value) for value in results[: op.carried]),
+                *(inner.ordered(value) for value in results[op.carried :]),
+            ]
+
+        return turn
+
+    def _turn_called(self, node: Node, op: Repeat, stacked: Sequence[Parameter], wanted: Sequence[Layout]) -> Turn:
         name = self._names.fresh(op.instance or "layer")
-        paths = [parameter.path.removeprefix(f"{op.instance}.") for parameter in stacked]
+        paths = [parameter.path.replace(f"{op.instance}.", "", 1) for parameter in stacked]
         doc = f"One layer of `{op.instance}`."
         emitted = self._function(name, op.body, list(zip(paths, wanted, strict=True)), doc, node.location)
-        arguments = op.body.arguments
-        passed = [
-            scope.shapes.transpose(x, value.type.names).name
-            for x, value in zip([*carried, *shared], arguments[:loose], strict=True)
-        ]
-        for index in iterations:
-            names = [*passed, *(name for parameter in stacked for name in step(parameter, index).names)]
+
+        def turn(
+            scope: Scope, index: int, carried: list[Tensor], shared: list[Tensor], stacked: list[Parameter]
+        ) -> list[Tensor]:
+            passed = [
+                scope.shapes.transpose(x, value.type.names).name
+                for x, value in zip([*carried, *shared], op.body.arguments, strict=False)
+            ]
+            names = [*passed, *(name for parameter in stacked for name in parameter.tensors)]
             instance = f"{op.instance}.{index}"
-            carried = self._apply(scope, emitted, names, op.body.results, instance, f"{scope.prefix}{instance}.")
-            passed[: op.carried] = [x.name for x in carried]
-        return carried
+            return self._apply(scope, emitted, names, op.body.results, instance, f"{scope.prefix}{instance}.")
+
+        return turn
 
     def _apply(
         self, scope: Scope, emitted: Emitted, inputs: list[str], outputs: Sequence[Value], instance: str, prefix: str
     ) -> list[Tensor]:
         """Write a call node named after the instance, and return its results."""
         sizes = [scope.shapes.vector(symbol(name)) for name in emitted.symbols]
+        sizes += [scope.shared(entry).name for entry in emitted.shared]
         names = scope.writer.emit(
             emitted.proto.name,
             [*inputs, *sizes],
@@ -155,44 +214,59 @@ class Structure:
         self, name: str, body: Region, wanted: Sequence[tuple[str, Layout]], doc: str, location: Location
     ) -> Emitted:
         """Write `body`, whose last arguments are parameters with the paths and layouts `wanted`, as a function."""
-        writer = Writer()
+        writer = Writer(self.profile)
         tensors = len(body.arguments) - len(wanted)
         loose = [_argument(writer, value) for value in body.arguments[:tensors]]
         params = [
             _fresh(writer, declare(value, layout, path))
             for value, (path, layout) in zip(body.arguments[tensors:], wanted, strict=True)
         ]
-        shapes = Shapes(writer, loose, self.bound, top=False)
-        scope = Scope(shapes)
+        shapes = Shapes(writer, loose, self.bound, top=False, limits=self.limits)
+        scope = Scope(shapes, how=self.how)
         operands: list[Operand] = [*loose, *params]
         for argument, operand in zip(body.arguments, operands, strict=True):
             scope.define(argument, operand)
         self.write(scope, body)
         results = [scope.ordered(value) for value in body.results]
         outputs = writer.finish([(x.name, "") for x in results])
-        proto = FunctionProto(name=name, domain=DOMAIN, doc_string=doc)
-        proto.input.extend([x.name for x in loose])
-        proto.input.extend([name for parameter in params for name in parameter.names])
-        proto.input.extend(shapes.missing.values())
-        proto.output.extend(outputs)
-        proto.node.extend(writer.nodes)
-        stored = [Tensor(name, parameter.stored, parameter.dtype) for parameter in params for name in parameter.names]
-        proto.value_info.extend(value_infos([*loose, *stored, *writer.values], self.bound))
-        proto.opset_import.extend(opset_imports(bool(_calls(writer))))
-        if location != NOWHERE:
-            proto.metadata_props.add(key="source", value=str(location))
+        stored = [
+            Tensor(name, parameter.stored, parameter.dtype)
+            for parameter in params
+            if not parameter.layout.packed
+            for name in parameter.names
+        ]
+        proto = FunctionDef(
+            name,
+            DOMAIN,
+            doc,
+            (
+                *(x.name for x in loose),
+                *(name for parameter in params for name in parameter.tensors),
+                *shapes.missing.values(),
+                *(tensor.name for _, tensor in shapes.shared.values()),
+            ),
+            tuple(outputs),
+            tuple(writer.nodes),
+            value_infos([*loose, *stored, *writer.values], self.shown),
+            opset_imports(self.profile, writer.nodes),
+            {"source": str(location)} if location != NOWHERE else {},
+        )
         self.functions.append(proto)
-        return Emitted(proto, tuple(layout for _, layout in wanted), tuple(shapes.missing))
+        further = tuple(entry for entry, _ in shapes.shared.values())
+        return Emitted(proto, tuple(layout for _, layout in wanted), tuple(shapes.missing), further)
 
 
-def _calls(writer: Writer) -> list[str]:
-    return [node.op_type for node in writer.nodes if node.domain == DOMAIN]
+def _gathered(value: Value, turns: Sequence[Tensor]) -> Parameter:
+    """Return what the turns of a loop collected, one tensor each."""
+    stack, *dims = value.type.dims
+    layout = Layout((0,), (1,) * len(dims))
+    return Parameter(value.name, tuple(x.name for x in turns), (stack,), tuple(dims), value.type.dtype, layout)
 
 
-def opset_imports(calls: bool) -> list[OperatorSetIdProto]:
-    """Return what a graph or function imports: the standard operators, and functions where any are called."""
-    imports = [OperatorSetIdProto(domain="", version=OPSET)]
-    return [*imports, OperatorSetIdProto(domain=DOMAIN, version=1)] if calls else imports
+def opset_imports(profile: Profile, nodes: Iterable[NodeRecord]) -> tuple[tuple[str, int], ...]:
+    """Return what a graph or function with these nodes imports: the standard operators, and those of other domains."""
+    others = sorted({node.domain for node in nodes} - {""})
+    return (("", profile.opset), *((domain, 1) for domain in others))
 
 
 def _argument(writer: Writer, value: Value) -> Tensor:
@@ -201,7 +275,7 @@ def _argument(writer: Writer, value: Value) -> Tensor:
 
 def _fresh(writer: Writer, parameter: Parameter) -> Parameter:
     names = tuple(writer.fresh(name) for name in parameter.names)
-    return Parameter(parameter.path, names, parameter.loops, parameter.dims, parameter.dtype, parameter.layout)
+    return replace(parameter, names=names, scales=tuple(writer.fresh(name) for name in parameter.scales))
 
 
 def _documentation(function: Function) -> str:

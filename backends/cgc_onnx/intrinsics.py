@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeAlias
 
 from cgc.ir.dims import Size, product
 from cgc.ir.graph import Function, Node, Value
 from cgc.ir.types import is_float
+from cgc_onnx.cached_attention import cached_attention, heads_of
+from cgc_onnx.capabilities import MICROSOFT
+from cgc_onnx.rotary import rotary
 from cgc_onnx.scope import Scope
 from cgc_onnx.writer import Tensor
 
@@ -45,6 +49,8 @@ def _norm(op: str) -> Intrinsic:
         x, params = scope.tensor(node.inputs[0]), node.inputs[1:]
         if x.dtype == "bf16" or any(param.type.names != axis for param in params):
             return None
+        if not scope.writer.profile.standard(op):
+            return None
         if x.names[-len(axis) :] != axis:
             x = scope.shapes.transpose(x, [*(name for name in x.names if name not in axis), *axis])
         operands = [x.name, *(scope.ordered(param).name for param in params)]
@@ -52,6 +58,15 @@ def _norm(op: str) -> Intrinsic:
         return scope.writer.tensor(op, operands, x, scope.wish(node.output), axis=-len(axis), epsilon=epsilon)
 
     return rule
+
+
+def _silu(scope: Scope, node: Node, _: Function) -> Tensor | None:
+    x = scope.tensor(node.inputs[0])
+    if not scope.writer.profile.fused("QuickGelu") or x.dtype != "f32":
+        return None
+    wish = scope.wish(node.output)
+    (name,) = scope.writer.emit("QuickGelu", (x.name,), wish, domain=MICROSOFT, attributes={"alpha": 1.0})
+    return scope.writer.note(replace(x, name=name))
 
 
 def _softmax(op: str) -> Intrinsic:
@@ -69,7 +84,7 @@ def _activation(op: str, **attributes: str) -> Intrinsic:
     def rule(scope: Scope, node: Node, _: Function) -> Tensor | None:
         x = scope.tensor(node.inputs[0])
         # ONNX Runtime has Gelu in single and half precision only.
-        if op == "Gelu" and x.dtype == "f64":
+        if (op == "Gelu" and x.dtype == "f64") or not scope.writer.profile.standard(op):
             return None
         return scope.writer.tensor(op, (x.name,), x, scope.wish(node.output), **attributes)
 
@@ -82,8 +97,12 @@ def _attend(scope: Scope, node: Node, function: Function) -> Tensor | None:
     """
     q, k, v = node.inputs[:3]
     (head,), (query,), (key,) = (_names(function, name) for name in ("head", "query", "key"))
-    fits = k.type.names == v.type.names or set(k.type.names) == set(v.type.names)
-    if not fits or q.type.dim(query).size != k.type.dim(key).size or k.type.has(query) or q.type.has(key):
+    if set(k.type.names) != set(v.type.names) or k.type.has(query) or q.type.has(key):
+        return None
+    if q.type.dim(query).size != k.type.dim(key).size:
+        roles = heads_of(q, k, head, query, key)
+        return cached_attention(scope, node, function, roles, _number(function, "scale")) if roles else None
+    if not scope.writer.profile.standard("Attention"):
         return None
     outer = [name for name in k.type.names if name not in (key, head)]
     batch, kv_heads = outer[:1], outer[1:]
@@ -157,6 +176,9 @@ INTRINSICS: Mapping[tuple[str, str], Intrinsic] = MappingProxyType(
         ("std/nn", "gelu"): _activation("Gelu"),
         ("std/nn", "gelu_tanh"): _activation("Gelu", approximate="tanh"),
         ("std/nn", "relu"): _activation("Relu"),
+        ("std/nn", "silu"): _silu,
+        ("std/positions", "rope"): rotary,
+        ("std/positions", "partial_rope"): rotary,
         ("std/attention", "attend"): _attend,
         ("std/attention", "attend_with_bias"): _attend,
     }

@@ -6,8 +6,8 @@ contraction becomes the matrix that MatMul wants: `w[width, heads, head]` is sto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import product as cartesian
 from typing import TypeAlias
 
@@ -24,11 +24,13 @@ class Layout:
 
     `loops` are the leading stacking dimensions that become separate tensors; each entry says after how many parts of
     the parameter's path the index stands (`h.attention.q.w` with 1 is `h.3.attention.q.w`). `groups` are the numbers
-    of neighbouring dimensions merged into each stored axis.
+    of neighbouring dimensions merged into each stored axis. A matrix that is `packed` is stored as integers, with
+    scales in a tensor of their own.
     """
 
     loops: tuple[int, ...]
     groups: tuple[int, ...]
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,12 @@ class Parameter:
     dims: tuple[Dim, ...]
     dtype: DType
     layout: Layout
+    scales: tuple[str, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """All ONNX tensors of it, in the order in which functions take them."""
+        return (*self.names, *self.scales)
 
     @property
     def stored(self) -> tuple[Dim, ...]:
@@ -100,11 +108,22 @@ def weight_use(op: Dot, inputs: tuple[TensorType, TensorType], is_param: tuple[b
     return None
 
 
-def layouts(region: Region, params: Iterable[Value], callee: LayoutLookup) -> dict[str, Layout]:
+PackedLookup: TypeAlias = Callable[[TensorType, Dot], bool]
+"""Tells whether a weight of this type, contracted like that, is packed."""
+
+
+def never_packed(_: TensorType, __: Dot) -> bool:
+    """Pack nothing."""
+    return False
+
+
+def layouts(
+    region: Region, params: Iterable[Value], callee: LayoutLookup, packed: PackedLookup = never_packed
+) -> dict[str, Layout]:
     """Return the layout of each of `params`, arguments of `region`: what all its uses agree on, else its type's own."""
     wanted: dict[str, set[Layout]] = {value.name: set() for value in params}
     for node in region.nodes:
-        for value, demand in zip(node.inputs, _demands(node.op, node.inputs, wanted, callee), strict=True):
+        for value, demand in zip(node.inputs, _demands(node.op, node.inputs, wanted, callee, packed), strict=True):
             if value.name in wanted:
                 wanted[value.name].add(demand)
     for value in region.results:
@@ -118,31 +137,34 @@ def _agreed(demands: set[Layout], type: TensorType) -> Layout:
     return next(iter(demands)) if len(demands) == 1 else natural(type)
 
 
-def _demands(op: Op, inputs: tuple[Value, ...], params: Mapping[str, object], callee: LayoutLookup) -> list[Layout]:
+def _demands(
+    op: Op, inputs: tuple[Value, ...], params: Mapping[str, object], callee: LayoutLookup, packed: PackedLookup
+) -> list[Layout]:
     demands = [natural(value.type) for value in inputs]
     match op:
         case Dot():
             a, b = inputs
             use = weight_use(op, (a.type, b.type), (a.name in params, b.name in params))
             if use:
-                demands[use.index] = Layout((), use.groups)
+                whole = len(use.groups) == 2 and use.transposed
+                demands[use.index] = Layout((), use.groups, whole and packed(inputs[use.index].type, op))
         case Call():
             depth = len(op.instance.split(".")) if op.instance else 0
             for index, layout in enumerate(callee(op.function), start=op.args):
-                demands[index] = Layout(tuple(depth + place for place in layout.loops), layout.groups)
+                demands[index] = replace(layout, loops=tuple(depth + place for place in layout.loops))
         case Repeat():
             depth = len(op.instance.split(".")) if op.instance else 0
-            for index, layout in enumerate(repeat_layouts(op, callee), start=op.carried + op.shared):
-                demands[index] = Layout((depth, *(depth + place for place in layout.loops)), layout.groups)
+            for index, layout in enumerate(repeat_layouts(op, callee, packed), start=op.carried + op.shared):
+                demands[index] = replace(layout, loops=(depth, *(depth + place for place in layout.loops)))
         case _:
             pass
     return demands
 
 
-def repeat_layouts(op: Repeat, callee: LayoutLookup) -> tuple[Layout, ...]:
+def repeat_layouts(op: Repeat, callee: LayoutLookup, packed: PackedLookup = never_packed) -> tuple[Layout, ...]:
     """Return the layouts of what a loop's body takes one slice of per iteration, in order."""
     stacked = op.body.arguments[op.carried + op.shared :]
-    found = layouts(op.body, stacked, callee)
+    found = layouts(op.body, stacked, callee, packed)
     return tuple(found[value.name] for value in stacked)
 
 
@@ -157,6 +179,11 @@ def static_size(dim: Dim) -> int:
     return evaluate(dim.size, {})
 
 
+def indices(loops: tuple[Dim, ...]) -> Iterator[tuple[int, ...]]:
+    """Yield the indices of the tensors that a parameter stacked over `loops` is stored in, in row-major order."""
+    return cartesian(*(range(static_size(dim)) for dim in loops))
+
+
 def declare(value: Value, layout: Layout, path: str = "") -> Parameter:
     """Return `value` as stored by `layout`, its tensors named by `path` (its own name where that is empty) with the
     loops' indices put in.
@@ -165,17 +192,23 @@ def declare(value: Value, layout: Layout, path: str = "") -> Parameter:
     loops, dims = value.type.dims[: len(layout.loops)], value.type.dims[len(layout.loops) :]
     parts = path.split(".")
     names = []
-    for indices in cartesian(*(range(static_size(dim)) for dim in loops)):
+    for turns in indices(loops):
         indexed = list(parts)
-        for place, index in reversed(list(zip(layout.loops, indices, strict=True))):
+        for place, index in reversed(list(zip(layout.loops, turns, strict=True))):
             indexed.insert(place, str(index))
         names.append(".".join(indexed))
-    return Parameter(path, tuple(names), loops, dims, value.type.dtype, layout)
+    scales = tuple(f"{name}.scale" for name in names) if layout.packed else ()
+    return Parameter(path, tuple(names), loops, dims, value.type.dtype, layout, scales)
 
 
 def step(parameter: Parameter, index: int) -> Parameter:
     """Return what iteration `index` of the outermost loop sees of a stacked parameter."""
     count = len(parameter.names) // static_size(parameter.loops[0])
-    layout = Layout(parameter.layout.loops[1:], parameter.layout.groups)
-    names = parameter.names[index * count : (index + 1) * count]
-    return Parameter(parameter.path, names, parameter.loops[1:], parameter.dims, parameter.dtype, layout)
+    part = slice(index * count, (index + 1) * count)
+    return replace(
+        parameter,
+        names=parameter.names[part],
+        scales=parameter.scales[part],
+        loops=parameter.loops[1:],
+        layout=replace(parameter.layout, loops=parameter.layout.loops[1:]),
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeAlias, assert_never
 
 from cgc.ir.dims import Dim, add
@@ -34,10 +36,10 @@ from cgc.ir.ops import (
 )
 from cgc.ir.rules import union
 from cgc.ir.types import is_float
-from cgc.target import TargetError
 from cgc_onnx.contraction import contract
+from cgc_onnx.proto import ELEMENT_TYPES
 from cgc_onnx.scope import Scope
-from cgc_onnx.writer import ELEMENT_TYPES, Tensor
+from cgc_onnx.writer import Tensor
 
 UNARY: dict[UnaryKind, str] = {
     "neg": "Neg",
@@ -124,7 +126,7 @@ def _single(scope: Scope, node: Node, op: Op) -> Tensor:
         case Gather():
             return _gather(scope, node, op.dim)
         case Scatter():
-            raise TargetError("CG0803", "the target `onnx` has no form for `scatter`")
+            return _scatter(scope, node, op)
         case Cast() | Reduce() | Scan():
             return _along(scope, node, op)
         case Rename() | Transpose() | Split() | Merge() | Slice():
@@ -205,6 +207,39 @@ def _gather(scope: Scope, node: Node, dim: str) -> Tensor:
     where = scope.shapes.unsqueeze(where, (len(index.dims),))
     name = writer.one("GatherND", (table.name, where), wish, batch_dims=len(shared))
     return scope.result(name, (*index.dims, *table.dims[len(shared) + 1 :]), node.output.type)
+
+
+def _scatter(scope: Scope, node: Node, op: Scatter) -> Tensor:
+    """Zeros with `dim` and the aligned dimensions in front, to which `ScatterND` adds rows of the rest."""
+    x, index = (scope.tensor(value) for value in node.inputs)
+    writer, shapes, wish = scope.writer, scope.shapes, scope.wish(node.output)
+    aligned = [name for name in index.names if name not in op.over]
+    rest = [name for name in x.names if name not in op.over and name not in aligned]
+    x = shapes.transpose(x, [*op.over, *aligned, *rest])
+    places = x.dims[: len(x.dims) - len(rest)]
+    dims = (op.dim, *x.dims[len(op.over) :])
+    if index.dtype == "i32":
+        name = writer.one("Cast", (index.name,), f"{wish}.index", to=ELEMENT_TYPES["i64"])
+        index = replace(index, name=name, dtype="i64")
+    coordinates = [index, *(_source(scope, Position(x.type.dim(name))) for name in aligned)]
+    where = _coordinates(scope, coordinates, places, wish)
+    zeros = writer.one("Expand", (writer.scalar(0, x.dtype).name, shapes.sizes(dims)), f"{wish}.zeros")
+    name = writer.one("ScatterND", (zeros, where, x.name), wish, reduction="add")
+    return scope.result(name, dims, node.output.type)
+
+
+def _coordinates(scope: Scope, each: Sequence[Tensor], places: tuple[Dim, ...], wish: str) -> str:
+    """Return the name of `each`, spread over `places`, as the entries of one more axis."""
+    writer, shapes = scope.writer, scope.shapes
+    columns = []
+    for x in each:
+        spread = shapes.align(x, places)
+        if x.dims != places:
+            spread = writer.one("Expand", (spread, shapes.sizes(places)), f"{wish}.spread")
+        columns.append(shapes.unsqueeze(spread, (len(places),)))
+    if len(columns) == 1:
+        return columns[0]
+    return writer.one("Concat", columns, f"{wish}.where", axis=len(places))
 
 
 def _along(scope: Scope, node: Node, op: Cast | Reduce | Scan) -> Tensor:

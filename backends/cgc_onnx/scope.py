@@ -2,24 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import product as cartesian
 from typing import TypeAlias
 
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Value
-from cgc.ir.types import TensorType
+from cgc.ir.types import DType, TensorType
 from cgc_onnx.layout import Layout, Parameter, static_size, stored_dims
+from cgc_onnx.quantization import Quantization
 from cgc_onnx.shapes import Shapes
 from cgc_onnx.writer import Tensor, Writer
 
-Operand: TypeAlias = Tensor | Parameter
+
+@dataclass(slots=True)
+class Joined:
+    """Two tensors one behind the other along an axis, not joined yet: an operator that does so itself takes them apart,
+    and sets `whole` to what it gives back. Anything else has `make` write it.
+    """
+
+    first: Tensor
+    second: Tensor
+    make: Callable[[], Tensor]
+    whole: Tensor | None = None
+
+    def tensor(self) -> Tensor:
+        """Return the joined tensor, written when it is first asked for."""
+        if self.whole is None:
+            self.whole = self.make()
+        return self.whole
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A tensor that all functions read and the main graph makes once, by `key`; in functions it is one more input."""
+
+    key: str
+    dims: tuple[Dim, ...]
+    dtype: DType
+    make: Callable[[Scope], str]
+
+
+Operand: TypeAlias = Tensor | Parameter | Joined
 
 
 class Scope:
     """The values visible in one region. Regions that are written inline share `shapes` and have a `prefix` each."""
 
-    def __init__(self, shapes: Shapes, prefix: str = "") -> None:
+    def __init__(self, shapes: Shapes, prefix: str = "", how: Quantization | None = None) -> None:
         self.shapes = shapes
+        self.how = how
         self.prefix = prefix
         self._operands: dict[str, Operand] = {}
 
@@ -30,7 +63,7 @@ class Scope:
 
     def inline(self, instance: str) -> Scope:
         """Return an empty scope for a region written inside this one, its names behind `instance`."""
-        return Scope(self.shapes, f"{self.prefix}{instance}." if instance else self.prefix)
+        return Scope(self.shapes, f"{self.prefix}{instance}." if instance else self.prefix, self.how)
 
     def define(self, value: Value, operand: Operand) -> None:
         """Say what `value` is."""
@@ -47,17 +80,50 @@ class Scope:
     def tensor(self, value: Value) -> Tensor:
         """Return `value` as one tensor with an axis for each of its dimensions, axes in any order."""
         operand = self._operands[value.name]
-        return operand if isinstance(operand, Tensor) else self.whole(operand)
+        match operand:
+            case Tensor():
+                return operand
+            case Joined():
+                return operand.tensor()
+            case Parameter():
+                return self.whole(operand)
 
     def ordered(self, value: Value) -> Tensor:
         """Return `value` as one tensor with its axes in the order of its type."""
         return self.shapes.transpose(self.tensor(value), value.type.names)
 
     def whole(self, parameter: Parameter) -> Tensor:
-        """Return a parameter, not split over loops, with an axis for each of its dimensions."""
-        assert not parameter.loops, f"{parameter.names[0]} is one tensor a layer, and is used whole"
+        """Return a parameter with an axis for each of its dimensions; what is one tensor a turn is put together."""
+        if parameter.loops:
+            return self._stack(parameter)
         stored = Tensor(parameter.names[0], parameter.stored, parameter.dtype)
         return self.shapes.reshape(stored, parameter.dims, f"{stored.name}.split")
+
+    def _stack(self, parameter: Parameter) -> Tensor:
+        axes = self.writer.integers(*range(len(parameter.loops)))
+        parts = [self.writer.one("Unsqueeze", (name, axes), f"{name}.turn") for name in parameter.names]
+        for at in range(len(parameter.loops) - 1, -1, -1):
+            size = static_size(parameter.loops[at])
+            parts = [
+                self.writer.one("Concat", parts[start : start + size], f"{parameter.path}.stacked", axis=at)
+                for start in range(0, len(parts), size)
+            ]
+        return self.writer.note(Tensor(parts[0], (*parameter.loops, *parameter.dims), parameter.dtype))
+
+    def shared(self, entry: Shared) -> Tensor:
+        """Return a tensor that is made once for the whole model."""
+        made = self.shapes.shared
+        if entry.key not in made:
+            name = entry.make(self) if self.shapes.top else self.writer.fresh(entry.key)
+            made[entry.key] = (entry, self.writer.note(Tensor(name, entry.dims, entry.dtype)))
+        return made[entry.key][1]
+
+    def packed(self, value: Value) -> tuple[str, str] | None:
+        """Return the integers and the scales of a packed matrix, None for any other value."""
+        operand = self._operands[value.name]
+        if not isinstance(operand, Parameter) or not operand.layout.packed:
+            return None
+        return operand.names[0], operand.scales[0]
 
     def matrix(self, value: Value, groups: tuple[int, ...]) -> Tensor:
         """Return `value`, axes in the order of its type, merged into axes by `groups`: free where stored so."""
@@ -73,11 +139,12 @@ class Scope:
     def stored(self, value: Value, layout: Layout) -> Parameter:
         """Return `value` in a certain layout; what is not stored so is cut and merged at run time."""
         operand = self._operands[value.name]
-        if isinstance(operand, Parameter) and (len(operand.loops), operand.layout.groups) == (
+        if isinstance(operand, Parameter) and (len(operand.loops), replace(operand.layout, loops=())) == (
             len(layout.loops),
-            layout.groups,
+            replace(layout, loops=()),
         ):
             return operand
+        assert not layout.packed, f"{value.name} is packed for some of its uses only"
         whole = self.ordered(value)
         loops, dims = whole.dims[: len(layout.loops)], whole.dims[len(layout.loops) :]
         names = []

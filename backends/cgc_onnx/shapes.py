@@ -5,30 +5,55 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import lcm
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from cgc.ir.dims import Dim, Size, product, substitute, symbol
+from cgc.passes.kv_cache import MASK, PAST
 from cgc.target import TargetError
 from cgc_onnx.writer import Tensor, Writer
+
+if TYPE_CHECKING:
+    from cgc_onnx.scope import Shared
 
 
 class Shapes:
     """Axes and sizes in one ONNX graph or function.
 
     A symbol (`seq`) is read off the shape of the first tensor in `arguments` that has an axis of that size. Where none
-    has, a function takes it as one more input, an int64 vector of one entry listed in `missing`.
+    has, a function takes it as one more input, an int64 vector of one entry listed in `missing`; so it does with what
+    is made once for all, in `shared`.
     """
 
-    def __init__(self, writer: Writer, arguments: Sequence[Tensor], bound: Mapping[str, int], top: bool) -> None:
-        """Start with the symbols of `bound` fixed; `top` is the model's own graph, which takes no more inputs."""
+    def __init__(
+        self,
+        writer: Writer,
+        arguments: Sequence[Tensor],
+        bound: Mapping[str, int],
+        top: bool,
+        limits: Mapping[str, Dim | None] = MappingProxyType({}),
+    ) -> None:
+        """Start with the symbols of `bound` fixed, and others at most `limits`; `top` is the model's own graph, which
+        takes no more inputs.
+        """
+        self.limits = limits
         self.writer = writer
         self.bound = dict(bound)
         self.missing: dict[str, str] = {}
+        self.shared: dict[str, tuple[Shared, Tensor]] = {}
+        self.top = top
         self._arguments = tuple(arguments)
-        self._top = top
         self._vectors: dict[Size, str] = {}
         self._scalars: dict[Size, str] = {}
         self._unsqueezed: dict[tuple[str, tuple[int, ...]], str] = {}
         self._transposed: dict[tuple[str, tuple[int, ...]], str] = {}
+
+    def argument(self, name: str) -> Tensor:
+        """Return the input called `name` of the model (KeyError where there is none)."""
+        for tensor in self._arguments:
+            if tensor.name == name:
+                return tensor
+        raise KeyError(name)
 
     def fixed(self, size: Size) -> Size:
         """Return `size` with the bound symbols in it replaced."""
@@ -55,15 +80,29 @@ class Shapes:
             self._scalars[size] = self.writer.one("Squeeze", (vector,), f"{size}.scalar")
         return self._scalars[size]
 
+    def sizes(self, dims: Sequence[Dim]) -> str:
+        """Return the name of an int64 vector of the sizes of `dims`."""
+        return self._joined([self.fixed(dim.size) for dim in dims])
+
     def _symbol(self, name: str) -> str:
+        if name == PAST and self.writer.profile.runtime == "ort":
+            return self._past()
         for tensor in self._arguments:
             for axis, dim in enumerate(tensor.dims):
                 if dim.size == symbol(name):
                     return self.writer.one("Shape", (tensor.name,), f"{name}.size", start=axis, end=axis + 1)
-        if self._top:
+        if self.top:
             raise TargetError("CG0802", f"no input of the model has an axis whose size is `{name}`")
         self.missing[name] = self.writer.fresh(f"{name}.size")
         return self.missing[name]
+
+    def _past(self) -> str:
+        """Return the number of earlier tokens by the mask: a cache may be a longer buffer that grows in place."""
+        if not self.top:
+            self.missing[PAST] = self.writer.fresh(f"{PAST}.size")
+            return self.missing[PAST]
+        total = self.writer.one("Shape", (self.argument(MASK).name,), "all.size", start=1, end=2)
+        return self.writer.one("Sub", (total, self.vector(symbol("seq"))), f"{PAST}.size")
 
     def _polynomial(self, size: Size) -> str:
         """Σ cᵢ·mᵢ as (Σ (d·cᵢ)·(m·mᵢ)) / (d·m), whose factors are all integers."""
@@ -112,22 +151,23 @@ class Shapes:
             entries.append(size if isinstance(size, int) else 0 if kept else None)
         if None in entries:
             entries[entries.index(None)] = -1
-        known = [entry for entry in entries if entry is not None]
-        if len(known) == len(entries):
-            return self.writer.integers(*known)
+        return self._joined([size if entry is None else entry for entry, size in zip(entries, new, strict=True)])
+
+    def _joined(self, sizes: Sequence[Size]) -> str:
+        """Return the name of an int64 vector; runs of sizes that are known are one constant."""
         parts: list[str] = []
         run: list[int] = []
-        for entry, size in zip(entries, new, strict=True):
-            if entry is not None:
-                run.append(entry)
+        for size in sizes:
+            if isinstance(size, int):
+                run.append(size)
                 continue
             if run:
                 parts.append(self.writer.integers(*run))
             parts.append(self.vector(size))
             run = []
-        if run:
+        if run or not parts:
             parts.append(self.writer.integers(*run))
-        return self.writer.one("Concat", parts, "shape", axis=0)
+        return parts[0] if len(parts) == 1 else self.writer.one("Concat", parts, "shape", axis=0)
 
     def transpose(self, x: Tensor, order: Sequence[str]) -> Tensor:
         """Return `x` with its axes in `order`."""

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product as cartesian
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from onnx import StringStringEntryProto, TensorProto
-
+from cgc.checkpoints import CheckpointWeights
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Param
-from cgc.ir.types import BYTES, DType
+from cgc.ir.types import BYTES, DType, is_float
 from cgc.target import TargetError
-from cgc_onnx.layout import Parameter, static_size
-from cgc_onnx.writer import ELEMENT_TYPES
+from cgc_onnx.layout import Parameter, indices, static_size
+from cgc_onnx.proto import ELEMENT_TYPES, Attribute, Initializer
+from cgc_onnx.quantization import Quantization, quantize
+from cgc_onnx.writer import Writer
 
-Array: TypeAlias = np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    import numpy as np
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+Arrays: TypeAlias = "Mapping[str, Array]"
 
 PAGE = 4096
 """Large tensors start on a page of memory, so that a runtime can map them; small ones on a cache line."""
@@ -29,8 +34,39 @@ BLOCK = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """How one tensor is quantized: a matrix of `rows` by `columns`, with its scales at `offset` of the data file."""
+
+    how: Quantization
+    rows: int
+    columns: int
+    offset: int
+
+    @property
+    def scales(self) -> tuple[int, int]:
+        """The shape of the scales."""
+        return self.rows, self.columns // self.how.block
+
+    @property
+    def size(self) -> int:
+        """Bytes of the scales."""
+        return self.rows * (self.columns // self.how.block) * BYTES["f32"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the integers as the file says it: MatMulNBits takes bytes by block."""
+        how = self.how
+        if how.operator:
+            return self.rows, self.columns // how.block, how.block * how.bits // 8
+        return self.rows, self.columns
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
-    """One tensor of the data file: `size` bytes from `offset`, which are entries `index` of the parameter `param`."""
+    """One tensor of the data file: `size` bytes from `offset`, which are entries `index` of the parameter `param`.
+
+    `dtype` is what the file holds, `wanted` what the graph computes with; of a quantized one, `packed` says how.
+    """
 
     name: str
     param: str
@@ -39,10 +75,24 @@ class Stored:
     dtype: DType
     offset: int
     size: int
+    wanted: DType = "f32"
+    packed: Packed | None = None
+
+    @property
+    def end(self) -> int:
+        """Where what belongs to it ends in the file."""
+        return self.packed.offset + self.packed.size if self.packed else self.offset + self.size
 
 
-def plan(parameters: Sequence[tuple[Param, Parameter]]) -> list[Stored]:
-    """Return where each tensor of `parameters` lies, in their order.
+def plan(
+    parameters: Sequence[tuple[Param, Parameter]],
+    precision: DType | None = None,
+    how: Quantization | None = None,
+    over: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> list[Stored]:
+    """Return where each tensor of `parameters` lies, in their order, in `precision` where that is given.
+
+    Those that `over` says the contracted dimensions of are quantized.
 
     Raises:
         TargetError: a parameter has a size that is not known.
@@ -50,28 +100,64 @@ def plan(parameters: Sequence[tuple[Param, Parameter]]) -> list[Stored]:
     entries: list[Stored] = []
     end = 0
     for param, parameter in parameters:
-        size = BYTES[parameter.dtype]
-        for dim in parameter.dims:
-            size *= static_size(dim)
-        unit = PAGE if size >= LARGE else LINE
-        indices = cartesian(*(range(static_size(dim)) for dim in parameter.loops))
-        for name, index in zip(parameter.names, indices, strict=True):
-            offset = -(-end // unit) * unit
-            entries.append(Stored(name, param.name, index, parameter.stored, parameter.dtype, offset, size))
-            end = offset + size
+        dtype = precision if precision and is_float(parameter.dtype) else parameter.dtype
+        count = math.prod(static_size(dim) for dim in parameter.dims)
+        for name, index in zip(parameter.names, indices(parameter.loops), strict=True):
+            packed = None
+            if how is not None and param.name in over and (parameter.layout.packed or not how.operator):
+                columns = math.prod(static_size(dim) for dim in parameter.dims if dim.name in over[param.name])
+                size = count * how.bits // 8
+                offset = _aligned(end, size)
+                packed = Packed(how, count // columns, columns, _aligned(offset + size, LINE))
+            else:
+                size = count * BYTES[dtype]
+                offset = _aligned(end, size)
+            entry = Stored(name, param.name, index, parameter.stored, dtype, offset, size, parameter.dtype, packed)
+            entries.append(entry)
+            end = entry.end
     return entries
 
 
-def initializer(entry: Stored, file: str) -> TensorProto:
-    """Return the tensor that says it lies in `file`, a name relative to the model's."""
-    tensor = TensorProto(name=entry.name, data_type=ELEMENT_TYPES[entry.dtype], data_location=TensorProto.EXTERNAL)
-    tensor.dims.extend(static_size(dim) for dim in entry.dims)
-    for key, value in (("location", file), ("offset", str(entry.offset)), ("length", str(entry.size))):
-        tensor.external_data.append(StringStringEntryProto(key=key, value=value))
-    return tensor
+def _aligned(end: int, size: int) -> int:
+    unit = PAGE if size >= LARGE else LINE
+    return -(-end // unit) * unit
 
 
-def check_weights(params: Sequence[Param], weights: Mapping[str, Array]) -> None:
+def write_initializers(writer: Writer, entries: Sequence[Stored], file: str) -> list[Initializer]:
+    """Return the tensors that say they lie in `file`, a name relative to the model's, and write the nodes that turn
+    what is stored otherwise into what the graph computes with.
+    """
+    return [tensor for entry in entries for tensor in _initializers(writer, entry, file)]
+
+
+def _initializers(writer: Writer, entry: Stored, file: str) -> list[Initializer]:
+    name, dims = entry.name, tuple(static_size(dim) for dim in entry.dims)
+    if entry.packed:
+        return _packed(writer, entry, entry.packed, dims, file)
+    if entry.dtype != entry.wanted:
+        name = writer.fresh(f"{entry.name}.{entry.dtype}")
+        writer.named("Cast", (name,), entry.name, to=ELEMENT_TYPES[entry.wanted])
+    return [Initializer(name, entry.dtype, dims, file, entry.offset, entry.size)]
+
+
+def _packed(writer: Writer, entry: Stored, packed: Packed, dims: tuple[int, ...], file: str) -> list[Initializer]:
+    how, scale = packed.how, f"{entry.name}.scale"
+    name = entry.name
+    if not how.operator:
+        scale, name = writer.fresh(scale), writer.fresh(f"{entry.name}.{how.element}")
+        attributes: dict[str, Attribute] = {"axis": 1, "block_size": how.block}
+        if dims == packed.shape:
+            writer.named("DequantizeLinear", (name, scale), entry.name, **attributes)
+        else:
+            (matrix,) = writer.emit("DequantizeLinear", (name, scale), f"{entry.name}.rows", attributes=attributes)
+            writer.named("Reshape", (matrix, writer.integers(*dims)), entry.name)
+    return [
+        Initializer(name, how.element, packed.shape, file, entry.offset, entry.size),
+        Initializer(scale, "f32", packed.scales, file, packed.offset, packed.size),
+    ]
+
+
+def check_weights(params: Sequence[Param], weights: Arrays) -> None:
     """Check that every parameter has weights; shapes are checked as each is read, so that none is read for it alone.
 
     Raises:
@@ -84,8 +170,12 @@ def check_weights(params: Sequence[Param], weights: Mapping[str, Array]) -> None
             raise TargetError("CG0702", f"the weights have no `{param.name}`")
 
 
-def write_weights(path: Path, entries: Sequence[Stored], params: Sequence[Param], weights: Mapping[str, Array]) -> None:
+def write_weights(
+    path: Path, entries: Sequence[Stored], params: Sequence[Param], weights: Arrays, own: Sequence[Param] = ()
+) -> None:
     """Write the data file: one parameter after another is taken from `weights`, written and let go.
+
+    `own` are the parameters as the weights have them, where `params` have their dimensions in another order.
 
     Raises:
         TargetError: an array has another shape than its parameter.
@@ -95,40 +185,78 @@ def write_weights(path: Path, entries: Sequence[Stored], params: Sequence[Param]
     for entry in entries:
         by_param.setdefault(entry.param, []).append(entry)
     with path.open("wb", buffering=0) as file:
-        for param in params:
-            array = weights[param.name]
-            if array.shape != param.type.shape:
-                shape = tuple(map(str, param.type.shape))
-                raise TargetError("CG0704", f"`{param.name}` has shape {array.shape}, not ({', '.join(shape)})")
-            for entry in by_param.get(param.name, ()):
-                file.seek(entry.offset)
-                for block in _blocks(array[entry.index], numpy_dtype(entry.dtype)):
-                    _write_all(file.write, block)
-            del array
+        for param, given in zip(params, own or params, strict=True):
+            for entry, array in _layers(param, given, by_param.get(param.name, []), weights):
+                for offset, block in _stored_blocks(entry, array):
+                    file.seek(offset)
+                    write_all(file.write, block)
 
 
-def _write_all(write: Any, block: Array) -> None:
-    # One write call takes at most 2 GiB on Linux.
+def _layers(param: Param, own: Param, entries: Sequence[Stored], weights: Arrays) -> Iterator[tuple[Stored, Array]]:
+    """Yield what each of `entries` holds, in the order of `param`; a checkpoint is read one layer at a time."""
+    if not entries:
+        return
+    whole: Array | None = None
+    if not isinstance(weights, CheckpointWeights):
+        whole = weights[param.name]
+        if whole.shape != own.type.shape:
+            shape = tuple(map(str, own.type.shape))
+            raise TargetError("CG0704", f"`{param.name}` has shape {whole.shape}, not ({', '.join(shape)})")
+    for entry in entries:
+        order, names = param.type.names[len(entry.index) :], own.type.names[len(entry.index) :]
+        if isinstance(weights, CheckpointWeights):
+            yield entry, weights.layer(param.name, entry.index, order)
+        elif whole is not None:
+            yield entry, whole[entry.index].transpose([names.index(name) for name in order])
+
+
+def _stored_blocks(entry: Stored, array: Array) -> Iterator[tuple[int, Array]]:
+    """Yield what to write and where, a bounded part at a time."""
+    packed = entry.packed
+    if packed is None:
+        at = entry.offset
+        for block in _blocks(array, entry.dtype):
+            yield at, block
+            at += block.nbytes
+        return
+    matrix = array.reshape(packed.rows, packed.columns)
+    step = max(1, BLOCK // (packed.columns * 4))
+    row_bytes, scale_bytes = entry.size // packed.rows, packed.size // packed.rows
+    for start in range(0, packed.rows, step):
+        integers, scales = quantize(matrix[start : start + step], packed.how)
+        yield entry.offset + start * row_bytes, integers
+        yield packed.offset + start * scale_bytes, scales
+
+
+def write_all(write: Callable[[Any], int | None], block: Array) -> None:
+    """Write an array's bytes; one write call takes at most 2 GiB on Linux."""
+    import numpy as np
+
     data = block.reshape(-1).view(np.uint8).data
     while data:
-        data = data[write(data) :]
+        data = data[write(data) or 0 :]
 
 
-def _blocks(array: Array, dtype: np.dtype[Any]) -> Iterator[Array]:
+def _blocks(array: Array, dtype: DType) -> Iterator[Array]:
     """Yield `array` as contiguous arrays of `dtype` that follow one another: itself where it is one already."""
-    if array.dtype == dtype and array.flags.c_contiguous:
+    import numpy as np
+
+    wanted = numpy_dtype(dtype)
+    if array.dtype == wanted and array.flags.c_contiguous:
         yield array
         return
     if array.ndim == 0:
-        yield array.astype(dtype)
+        yield array.astype(wanted)
         return
-    rows = max(1, BLOCK // max(1, dtype.itemsize * array[:1].size))
+    rows = max(1, BLOCK // max(1, wanted.itemsize * array[:1].size))
     for start in range(0, len(array), rows):
-        yield np.ascontiguousarray(array[start : start + rows], dtype=dtype)
+        yield np.ascontiguousarray(array[start : start + rows]).astype(wanted, copy=False)
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     """Return the little-endian NumPy type of `dtype`."""
+    import numpy as np
+
     if dtype == "bf16":
         import ml_dtypes
 

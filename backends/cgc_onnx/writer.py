@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TypeAlias
-
-import numpy as np
-from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto
 
 from cgc.ir.builder import Names
-from cgc.ir.dims import Dim, substitute
+from cgc.ir.dims import Dim, Size, substitute
 from cgc.ir.types import DType, TensorType
+from cgc_onnx.capabilities import Profile
+from cgc_onnx.proto import Attribute, ElementType, Node, TensorData, ValueInfo
 
-OPSET = 23
-"""The standard opset: the first with RMSNormalization and Attention; ONNX Runtime has it from 1.23 on."""
-IR_VERSION = 11
-"""The file format that came with opset 23."""
 DOMAIN = "cgc"
 """The domain of the functions made from blocks."""
 
-ELEMENT_TYPES: dict[DType, int] = {
-    "f64": TensorProto.DOUBLE,
-    "f32": TensorProto.FLOAT,
-    "f16": TensorProto.FLOAT16,
-    "bf16": TensorProto.BFLOAT16,
-    "i64": TensorProto.INT64,
-    "i32": TensorProto.INT32,
-    "bool": TensorProto.BOOL,
-}
-
-Attribute: TypeAlias = int | float | str | Sequence[int] | TensorProto
+_FORMATS: Mapping[ElementType, str] = MappingProxyType(
+    {"f64": "<d", "f32": "<f", "f16": "<e", "i64": "<q", "i32": "<i", "bool": "?"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,51 +51,34 @@ class Tensor:
         return replace(self, dims=tuple(Dim(new.get(dim.name, dim.name), dim.size) for dim in self.dims))
 
 
-def make_attribute(name: str, value: Attribute) -> AttributeProto:
-    """Return an attribute; the type of `value` decides its kind."""
-    attribute = AttributeProto(name=name)
-    match value:
-        case int():
-            attribute.type, attribute.i = AttributeProto.INT, int(value)
-        case float():
-            attribute.type, attribute.f = AttributeProto.FLOAT, value
-        case str():
-            attribute.type, attribute.s = AttributeProto.STRING, value.encode()
-        case TensorProto():
-            attribute.type = AttributeProto.TENSOR
-            attribute.t.CopyFrom(value)
-        case _:
-            attribute.type = AttributeProto.INTS
-            attribute.ints.extend(value)
-    return attribute
-
-
-def scalar(value: float | int | bool, dtype: DType) -> TensorProto:
-    """Return a rank-0 tensor of `value`."""
-    tensor = TensorProto(data_type=ELEMENT_TYPES[dtype])
+def scalar(value: float | int | bool, dtype: DType) -> TensorData:
+    """Return a rank-0 tensor of `value`; what is beyond a floating-point type's range becomes infinite in it."""
     if dtype == "bf16":
         # The upper half of the float32, rounded to nearest even.
-        bits = int(np.float32(value).view(np.uint32))
-        tensor.raw_data = int((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 & 0xFFFF).to_bytes(2, "little")
-        return tensor
-    kinds = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "i64": "<i8", "i32": "<i4", "bool": "?"}
-    tensor.raw_data = np.asarray(value, dtype=kinds[dtype]).tobytes()
-    return tensor
+        bits = int.from_bytes(_packed("<f", value), "little")
+        return TensorData(dtype, (), int((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 & 0xFFFF).to_bytes(2, "little"))
+    return TensorData(dtype, (), _packed(_FORMATS[dtype], value))
 
 
-def integers(values: Sequence[int]) -> TensorProto:
+def _packed(form: str, value: float | int | bool) -> bytes:
+    try:
+        return struct.pack(form, value)
+    except OverflowError:
+        return struct.pack(form, math.copysign(math.inf, value))
+
+
+def integers(values: Sequence[int]) -> TensorData:
     """Return an int64 vector."""
-    return TensorProto(
-        data_type=TensorProto.INT64, dims=[len(values)], raw_data=np.asarray(values, dtype="<i8").tobytes()
-    )
+    return TensorData("i64", (len(values),), struct.pack(f"<{len(values)}q", *values))
 
 
 class Writer:
     """Collects the nodes of one ONNX graph or function; every name is used once in it."""
 
-    def __init__(self, reserved: Iterable[str] = ()) -> None:
+    def __init__(self, profile: Profile, reserved: Iterable[str] = ()) -> None:
         """Start empty; names in `reserved` are given to nothing that is written."""
-        self.nodes: list[NodeProto] = []
+        self.profile = profile
+        self.nodes: list[Node] = []
         self.values: list[Tensor] = []
         self.source = ""
         self._names = Names()
@@ -133,12 +104,9 @@ class Writer:
     ) -> list[str]:
         """Append a node and return the names of its outputs, one for each of `wishes`."""
         outputs = [self.fresh(wish) for wish in ([wishes] if isinstance(wishes, str) else wishes)]
-        node = NodeProto(op_type=op, domain=domain, name=self._node_names.fresh(name or outputs[0]))
-        node.input.extend(inputs)
-        node.output.extend(outputs)
-        node.attribute.extend(make_attribute(key, attributes[key]) for key in sorted(attributes))
-        if self.source:
-            node.metadata_props.add(key="source", value=self.source)
+        metadata = {"source": self.source} if self.source else {}
+        label = self._node_names.fresh(name or outputs[0])
+        node = Node(op, domain, label, list(inputs), list(outputs), attributes, metadata)
         self.nodes.append(node)
         self._produced.update(outputs)
         return outputs
@@ -146,6 +114,13 @@ class Writer:
     def one(self, op: str, inputs: Sequence[str], wish: str, **attributes: Attribute) -> str:
         """Append a node of the standard domain with one output and return its name."""
         return self.emit(op, inputs, wish, attributes=attributes)[0]
+
+    def named(self, op: str, inputs: Sequence[str], name: str, **attributes: Attribute) -> None:
+        """Append a node of the standard domain whose output is called `name`, which was taken before."""
+        metadata = {"source": self.source} if self.source else {}
+        label = self._node_names.fresh(name)
+        self.nodes.append(Node(op, "", label, list(inputs), [name], attributes, metadata))
+        self._produced.add(name)
 
     def tensor(self, op: str, inputs: Sequence[str], like: Tensor, wish: str, **attributes: Attribute) -> Tensor:
         """Append a node whose output has the dimensions and dtype of `like`."""
@@ -171,7 +146,7 @@ class Writer:
             self._constants[key] = self._constant(integers(values), f"i64.[{text}]")
         return self._constants[key]
 
-    def _constant(self, value: TensorProto, wish: str) -> str:
+    def _constant(self, value: TensorData, wish: str) -> str:
         source, self.source = self.source, ""
         name = self.one("Constant", (), wish, value=value)
         self.source = source
@@ -199,31 +174,25 @@ class Writer:
         if not new:
             return
         for node in self.nodes:
-            for names in (node.input, node.output):
+            for names in (node.inputs, node.outputs):
                 for index, name in enumerate(names):
                     if name in new:
                         names[index] = new[name]
         self.values = [replace(tensor, name=new.get(tensor.name, tensor.name)) for tensor in self.values]
 
 
-def value_infos(tensors: Iterable[Tensor], bound: Mapping[str, int]) -> list[ValueInfoProto]:
+def value_infos(tensors: Iterable[Tensor], bound: Mapping[str, Size]) -> tuple[ValueInfo, ...]:
     """Return the types of tensors for the file, each name once."""
-    return [value_info(tensor, bound) for tensor in {tensor.name: tensor for tensor in tensors}.values()]
+    return tuple(value_info(tensor, bound) for tensor in {tensor.name: tensor for tensor in tensors}.values())
 
 
-def value_info(tensor: Tensor, bound: Mapping[str, int]) -> ValueInfoProto:
+def value_info(tensor: Tensor, bound: Mapping[str, Size]) -> ValueInfo:
     """Return a tensor's type for the file: sizes where known, symbols by name, each axis denoted by its dimension.
 
-    `bound` gives sizes to symbols that the user fixed.
+    `bound` gives symbols the sizes that the user fixed, or the names that the file has for them.
     """
-    info = ValueInfoProto(name=tensor.name)
-    info.type.tensor_type.elem_type = ELEMENT_TYPES[tensor.dtype]
-    shape = info.type.tensor_type.shape
-    shape.SetInParent()
-    for dim in tensor.dims:
-        size = substitute(dim.size, bound)
-        if isinstance(size, int):
-            shape.dim.add(dim_value=size, denotation=dim.name)
-        else:
-            shape.dim.add(dim_param=str(size), denotation=dim.name)
-    return info
+    sizes = (substitute(dim.size, bound) for dim in tensor.dims)
+    dims = (
+        (size if isinstance(size, int) else str(size), dim.name) for size, dim in zip(sizes, tensor.dims, strict=True)
+    )
+    return ValueInfo(tensor.name, tensor.dtype, tuple(dims))

@@ -31,7 +31,6 @@ from cgc.ir.ops import (
     Where,
 )
 from cgc.ir.types import TensorType
-from cgc.target import TargetError
 from cgc_torch.expressions import (
     AND,
     COMPARE,
@@ -118,7 +117,7 @@ def lower(op: Primitive, operands: Sequence[Expr], types: Sequence[TensorType], 
         case Reduce() | Scan():
             return _running(op, tensor(operands[0], types[0], sizes), types[0])
         case Gather() | Scatter():
-            return _gather(op, operands, types, sizes)
+            return _indexed(op, operands, types, sizes)
         case TopK():
             rank, axis = len(types[0].dims), types[0].axis(op.dim)
             return call("top_k", operands[0], sizes.dim(op.into), f"dim={axis_text(axis, rank)}")
@@ -263,9 +262,15 @@ def _sliced(op: Slice, x: Expr, type: TensorType, sizes: Sizes) -> Expr:
     return sliced(x, type.axis(op.dim), len(type.dims), slice_text(start, stop))
 
 
-def _gather(op: Gather | Scatter, operands: Sequence[Expr], types: Sequence[TensorType], sizes: Sizes) -> Expr:
-    if isinstance(op, Scatter):
-        raise TargetError("CG0803", "the target `torch` has no form for `scatter`", "it derives gradients itself")
+def _indexed(op: Gather | Scatter, operands: Sequence[Expr], types: Sequence[TensorType], sizes: Sizes) -> Expr:
+    match op:
+        case Gather():
+            return _gather(op, operands, types, sizes)
+        case Scatter():
+            return _scatter(op, operands, types, sizes)
+
+
+def _gather(op: Gather, operands: Sequence[Expr], types: Sequence[TensorType], sizes: Sizes) -> Expr:
     table, index = operands
     names, wanted = types[0].names, types[1].names
     shared = [name for name in names if name != op.dim and name in wanted]
@@ -286,3 +291,24 @@ def _gather(op: Gather | Scatter, operands: Sequence[Expr], types: Sequence[Tens
         every = call("torch.arange", sizes.dim(types[1].dim(name)), f"device={sizes.device()}")
         each.append(aligned(every, [name], wanted).text)
     return table.indexed(", ".join([*each, index.text]))
+
+
+def _scatter(op: Scatter, operands: Sequence[Expr], types: Sequence[TensorType], sizes: Sizes) -> Expr:
+    x, index = (tensor(operand, type, sizes) for operand, type in zip(operands, types, strict=True))
+    index = index if types[1].dtype == "i64" else index.method("long()")
+    names, kept = types[0].names, [dim for dim in types[0].dims if dim.name not in op.over]
+    rest = [dim.name for dim in kept if not types[1].has(dim.name)]
+    aligned_dims = [dim for dim in kept if types[1].has(dim.name)]
+    order = [*(name for name in names if name not in rest), *rest]
+    places = order[: len(order) - len(rest)]
+    x = arranged(x, names, order)
+    index = aligned(index, types[1].names, places)
+    if len(types[1].dims) < len(places):
+        lengths = [sizes.dim(types[0].dim(name)).text for name in places]
+        index = index.method(f"expand({', '.join(lengths)})")
+    every = [call("torch.arange", sizes.dim(dim), f"device={sizes.device()}") for dim in aligned_dims]
+    where = [index, *(aligned(e, [d.name], places) for e, d in zip(every, aligned_dims, strict=True))]
+    made = [op.dim, *aligned_dims, *(types[0].dim(name) for name in rest)]
+    zeros = x.method(f"new_zeros({', '.join(sizes.dim(dim).text for dim in made)})")
+    added = zeros.method(f"index_put({sequence([e.text for e in where])}, {x.text}, accumulate=True)")
+    return arranged(added, [dim.name for dim in made], [op.dim.name, *(dim.name for dim in kept)])

@@ -1,22 +1,30 @@
 """The target `wse-sim`: a model on a simulated wafer, as a report, a placement and a picture.
 
 `flatten` and `kernels` say what each block does, `job` what is run; `resident` and `streaming` are the two ways to run
-it and `mode` chooses; `sizing` and `placement` cut the wafer, `cost` counts cycles; `data`, `report` and `picture` show
-the result. `kernel_cost` times single kernels.
+it, `decoding` is for one token at a time, and `mode` chooses; `sizing` and `placement` cut the wafer, `cost` counts
+cycles, `cluster` is many wafers and a whole run, `ledger` lists memory tensor by tensor; `data`, `report`, `picture`,
+`viewer` and `trace` show the result. `kernel_cost` times single kernels, `place` is the
+placement engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from cgc.target import (
+    BlockCost,
     Compilation,
     CompileOptions,
     CostAnswer,
     DecodeRequest,
     Evaluator,
     KernelRequest,
+    PlaceAnswer,
+    PlaceProgress,
+    PlaceRequest,
+    SimulationAnswer,
+    SimulationRequest,
     StepTime,
     TargetError,
     text_artifact,
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from cgc.program import Device, Program
 
 DEFAULT_DEVICE = "wse2"
+SIMULATED_DEVICE = "tiny16"
 
 
 def find_device(program: Program, name: str | None) -> Device:
@@ -52,11 +61,11 @@ class WaferTarget:
     summary = "a simulated wafer: placement, picture and first-order cost"
 
     def compile(self, program: Program, options: CompileOptions) -> Compilation:
-        """Return the report, `placement.json` and `placement.svg`.
+        """Return the report, and `placement.json`, `placement.svg`, `viewer.html`, `trace.json`.
 
         Raises:
-            TargetError: the model fits on the device in no way (CG0601 to CG0603), or an option cannot be honoured
-                (CG0604 to CG0606), or it computes nothing (CG0607).
+            TargetError: the model fits on the device in no way (CG0601, CG0611, CG0655), an option cannot be honoured
+                (CG0604 to CG0606, CG0656), or it computes nothing (CG0607).
             InputError: the device cannot be read.
         """
         from cgc_wse.compilation import compile_for_wafer
@@ -65,15 +74,21 @@ class WaferTarget:
             hint = "leave it out: blocks are what gets cores"
             raise TargetError("CG0605", "`wse-sim` has no flat form", hint)
         result = compile_for_wafer(program, find_device(program, options.device), options)
-        artifacts = (
-            text_artifact("placement.json", result.placement),
-            text_artifact("placement.svg", result.picture),
-        )
+        artifacts = tuple(text_artifact(name, text) for name, text in result.files.items())
         return Compilation(artifacts, result.report, result.data)
 
-    def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:  # noqa: ARG002
-        """Return none: this target says what a program costs, it does not run it."""
-        return ()
+    def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:
+        """Return the program partitioned over a few simulated cores, its weights streamed in."""
+        from cgc_wse.simulate.evaluate import evaluator, small_device
+
+        device = small_device()
+        yield f"{device.columns} x {device.rows} simulated cores", evaluator(program, device, "streaming")
+
+    def block_costs(self, program: Program, options: CompileOptions) -> Iterable[BlockCost]:
+        """Return what each block costs in a step, in the order of the program (errors as `compile`)."""
+        from cgc_wse.compilation import block_costs
+
+        return block_costs(program, find_device(program, options.device), options)
 
     def kernel_cost(self, request: KernelRequest) -> CostAnswer:
         """Return what one kernel costs.
@@ -97,6 +112,40 @@ class WaferTarget:
         from cgc_wse.kernel_cost.decode import decode
 
         return decode(program, find_device(program, request.device), request)
+
+    def place(self, request: PlaceRequest, report: Callable[[PlaceProgress], None]) -> PlaceAnswer:
+        """Place the kernels of an ISPD 2020 contest problem.
+
+        Raises:
+            InputError: the problem cannot be read (CG0620 to CG0623).
+            TargetError: it has no solution, or none was found (CG0624); there is no such method (CG0632).
+        """
+        from cgc_wse.place.command import place
+
+        return place(request, report)
+
+    def check_placement(self, problem: str, solution: str) -> PlaceAnswer:
+        """Score a solution of an ISPD 2020 contest problem.
+
+        Raises:
+            InputError: problem or solution cannot be read, or the solution is not legal (CG0620 to CG0631).
+            TargetError: the problem has no solution (CG0624).
+        """
+        from cgc_wse.place.command import check
+
+        return check(problem, solution)
+
+    def simulate(self, program: Program, request: SimulationRequest) -> SimulationAnswer:
+        """Run the program's partition, tile by tile.
+
+        Raises:
+            TargetError: the model has no such mode (CG0640), does not fit (CG0641), the device is too large to be
+                simulated (CG0642), or a size is out of range (CG0604, CG0606).
+            InputError: the device cannot be read.
+        """
+        from cgc_wse.simulate.requests import simulate
+
+        return simulate(program, request, find_device(program, request.device or SIMULATED_DEVICE))
 
     def step_time(self, program: Program, options: CompileOptions) -> StepTime:
         """Return how long a training step takes.

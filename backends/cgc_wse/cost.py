@@ -22,12 +22,25 @@ from cgc_wse.placement import Rectangle
 
 Resource: TypeAlias = Literal["compute", "sram", "fabric", "off-wafer"]
 
-FORMULAS = {
-    "compute": "(multiply-adds + other operations) / (multiply_adds * cores)",
-    "sram": "max(bytes read / (read * cores), bytes written / (write * cores))",
-    "fabric": "max(bytes received / side, bytes sent / other side) / link",
-}
-"""Cycles of a block for one sequence, as printed on the report."""
+
+def formulas(mode: str, purpose: str) -> dict[str, str]:
+    """Return where the cycles of a block for one sequence come from, as printed on the report."""
+    if purpose == "decode":
+        return {
+            "compute": "multiply-adds / (multiply_adds * cores)",
+            "fabric": "cycles of all ops one after another: starts, local work, sums and broadcasts (cgc cost decode)",
+        }
+    if mode == "streaming":
+        return {
+            "compute": "sum over ops of task + turns * (f + 1) * (vector + t / lanes), f features of t tokens",
+            "sram": "sum over ops of bytes read / read of the fullest core",
+            "fabric": "sum over ops of max(vectors along the row, weights along the column) / link",
+        }
+    return {
+        "compute": "(multiply-adds + other operations) / (multiply_adds * cores)",
+        "sram": "max(bytes read / (read * cores), bytes written / (write * cores))",
+        "fabric": "max(bytes received / side, bytes sent / other side) / link",
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,14 @@ class Cycles:
     def total(self) -> float:
         """The time, all three overlapping."""
         return max(self.compute, self.sram, self.fabric)
+
+    def scaled(self, factor: float) -> Cycles:
+        """Return `factor` times as many."""
+        return Cycles(factor * self.compute, factor * self.sram, factor * self.fabric)
+
+    def plus(self, other: Cycles) -> Cycles:
+        """Return the cycles of one after the other."""
+        return Cycles(self.compute + other.compute, self.sram + other.sram, self.fabric + other.fabric)
 
     @property
     def bound(self) -> Resource:

@@ -8,13 +8,21 @@ from typing import Any
 
 from cgc.program import Device, Program
 from cgc.version import VERSION
-from cgc_wse.cost import FORMULAS, Cycles, peak_flops
+from cgc_wse.cost import Cycles, formulas, peak_flops
 from cgc_wse.kernels import Work
 from cgc_wse.mode import Lever
 from cgc_wse.plan import Figure, Placed, Plan
 
 FORMAT = "cgc-placement"
 FORMAT_VERSION = 1
+OVERLAP = {
+    "decode": "nothing inside a square of cores; squares work on different sequences, and weights stream while ops run",
+    "resident": "compute, SRAM and fabric of a block overlap completely, blocks run side by side, and what crosses the "
+    "link off the wafer overlaps with all of it",
+    "streaming": "compute, SRAM and fabric of a block overlap completely, weights and gradients cross the link while "
+    "their block computes; blocks follow one another; the first layer's weights and all inputs overlap with nothing",
+}
+"""What is taken to happen at the same time."""
 
 
 def placement_json(program: Program, plan: Plan) -> str:
@@ -29,6 +37,9 @@ def placement_json(program: Program, plan: Plan) -> str:
         "mode": plan.mode,
         "job": job_data(plan),
         "seconds_per_step": plan.seconds,
+        "layout": layout_data(plan),
+        "passes": plan.passes,
+        "memory": [_figure(figure) for figure in plan.memory],
         "phases": [
             {
                 "name": phase.name,
@@ -77,13 +88,29 @@ def device_data(device: Device) -> dict[str, Any]:
         "hop": device.hop,
         "colors": device.colors,
         "off_wafer": device.off_wafer,
+        "power": device.power,
     }
 
 
 def job_data(plan: Plan) -> dict[str, Any]:
     """Return what is run."""
     job = plan.job
-    return {"purpose": job.purpose, "batch": job.batch, "seq": job.seq, "precision": job.precision}
+    return {
+        "purpose": job.purpose,
+        "batch": job.sequences,
+        "seq": job.seq,
+        "precision": job.precision,
+        "wafers": job.wafers,
+        "recompute": job.recompute,
+    }
+
+
+def layout_data(plan: Plan) -> dict[str, Any] | None:
+    """Return how weight streaming cuts tensors; None where blocks have rectangles of their own."""
+    cut = plan.layout
+    if cut is None:
+        return None
+    return {"features": cut.features, "tokens": cut.tokens, "along": cut.along, "cores": cut.cores, "text": cut.text()}
 
 
 def cycles_data(cycles: Cycles) -> dict[str, float]:
@@ -104,14 +131,17 @@ def plan_data(plan: Plan, flops: int) -> dict[str, Any]:
         "flops_per_step": flops,
         "seconds_per_step": plan.seconds,
         "tokens_per_second": plan.tokens_per_second,
-        "utilization": flops / (plan.seconds * peak_flops(plan.device)),
+        "utilization": flops / (plan.seconds * peak_flops(plan.device) * plan.job.wafers),
         "bottleneck": {"resource": limit.resource, "path": limit.path},
         "memory": [_figure(figure) for figure in plan.memory],
         "memory_total": plan.bytes,
         "memory_capacity": plan.device.cores * plan.device.memory,
         "time": [_figure(figure) for figure in plan.time],
         "blocks": block_rows(plan),
-        "block_formulas": dict(FORMULAS),
+        "block_formulas": formulas(plan.mode, plan.job.purpose),
+        "overlap": OVERLAP["decode" if plan.job.purpose == "decode" else plan.mode],
+        "layout": layout_data(plan),
+        "sequences_in_work": plan.in_work,
     }
 
 

@@ -9,7 +9,10 @@ from cgc.ir.dims import evaluate
 from cgc.program import Program
 from cgc.target import CompileOptions, TargetError
 
-Purpose: TypeAlias = Literal["training", "forward"]
+Purpose: TypeAlias = Literal["training", "forward", "decode"]
+
+PURPOSES: dict[str, Purpose] = {"train": "training", "prefill": "forward", "decode": "decode"}
+"""What `--mode` says, and what it is."""
 
 NUMBER_BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 GRADIENT_BYTES = 4
@@ -18,10 +21,11 @@ GRADIENT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`batch` sequences of `seq` tokens a step; `sizes` are those of one sequence, by symbol.
+    """`batch` sequences of `seq` tokens a step on each of `wafers` wafers; `sizes` are those of one sequence.
 
     `number` is the size in bytes of a weight and of an entry of an activation, `optimizer_state` the bytes that the
-    optimizer keeps for each parameter.
+    optimizer keeps for each parameter. `whole` is the batch of all wafers. With `recompute` training stores only what
+    enters a layer. In decoding, each sequence has `seq` tokens, the newest of which is made in the step.
     """
 
     purpose: Purpose
@@ -32,37 +36,57 @@ class Job:
     number: int
     optimizer: str
     optimizer_state: int
+    recompute: bool = False
+    wafers: int = 1
+    whole: int = 0
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of one step on all wafers."""
+        return self.whole or self.batch
 
     @property
     def tokens(self) -> int:
-        """Tokens of one step."""
-        return self.batch * self.seq
+        """Tokens of one step on all wafers."""
+        return self.sequences * (1 if self.purpose == "decode" else self.seq)
+
+    def on(self, wafers: int) -> Job:
+        """Return the same job, its batch spread over so many wafers."""
+        return replace(self, wafers=wafers, batch=-(-self.sequences // wafers), whole=self.sequences)
 
 
 def job_of(program: Program, options: CompileOptions) -> Job:
     """Return what `program` is meant for at these options: training where it has a `train` item, else a forward pass.
 
     Raises:
-        TargetError: CG0604 where a size is out of range or the model has no such size, CG0606 where a size is unknown.
+        TargetError: CG0604 where a size is out of range or the model has no such size, CG0606 where a size is unknown,
+            CG0656 where there are more wafers than sequences.
     """
     train = program.train
+    purpose: Purpose = "forward" if train is None else "training"
+    if options.mode is not None:
+        purpose = PURPOSES[options.mode]
     sizes = _sizes(program, options)
-    seq = sizes.get("seq", 1)
-    batch = 1
+    seq, batch = sizes.get("seq", 1), 1
     if "batch" in sizes:
         batch, sizes["batch"] = sizes["batch"], 1
-        if options.batch is None and train is not None and train.batch is not None:
+        # A prefill or a decode step that was asked for by name is one request, unless a batch is given.
+        meant = options.batch is None and options.mode in (None, "train")
+        if meant and train is not None and train.batch is not None:
             per = seq if train.batch.unit == "tokens" else 1
             batch = max(1, round(train.batch.value / per))
     precision = train.precision if train is not None else "f16"
     optimizer, state = _optimizer(program, NUMBER_BYTES[precision])
-    purpose: Purpose = "training" if train is not None else "forward"
     ordered = tuple(sorted(sizes.items()))
-    return Job(purpose, batch, seq, ordered, precision, NUMBER_BYTES[precision], optimizer, state)
+    job = Job(purpose, batch, seq, ordered, precision, NUMBER_BYTES[precision], optimizer, state, options.recompute)
+    if options.wafers > batch:
+        text = f"{options.wafers} wafers for a batch of {batch}: each needs a sequence of its own"
+        raise TargetError("CG0656", text, f"`--wafers {batch}` at most, or a larger `--batch`")
+    return job.on(options.wafers)
 
 
 def other_purpose(job: Job) -> Job:
-    """Return the same job for the other purpose."""
+    """Return the same job for the other purpose: training, or a forward pass where it is that."""
     return replace(job, purpose="forward" if job.purpose == "training" else "training")
 
 

@@ -6,7 +6,7 @@ its derivative reads and it did not keep (it keeps what it received, not what it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -40,7 +40,8 @@ class Kernel:
 
     `forward`, `remade` and `backward` are its work; `received` and `sent` cross its border going forward; `kept` stays
     in it until the backward pass; `held` is what it must have of a whole sequence before it can go on; `parameters` are
-    the trained scalars that live in it. `kind` is the block's name, or for a statement that of its heaviest primitive.
+    the trained scalars that live in it; `entering` is what enters the stage, for its first kernel. `kind` is the
+    block's name, or for a statement that of its heaviest primitive.
     """
 
     path: str
@@ -54,6 +55,7 @@ class Kernel:
     kept: int
     held: int
     parameters: int
+    entering: int = 0
 
     @property
     def training(self) -> Work:
@@ -91,11 +93,12 @@ class Stage:
 
 
 def stages_of(graph: Graph, sizes: Mapping[str, int]) -> tuple[Stage, ...]:
-    """Return the stages of `graph` with `sizes` for its symbols (errors as `flatten`).
+    """Return the stages of `graph` with `sizes` for its symbols (errors as `flatten`)."""
+    return stages_from(flatten(graph, sizes))
 
-    A parameter that several kernels use lives in the one that does most multiply-adds.
-    """
-    flat = flatten(graph, sizes)
+
+def stages_from(flat: Sequence[FlatStage]) -> tuple[Stage, ...]:
+    """Return the stages of a flat graph. A parameter of several kernels lives in the one that does most with it."""
     owners: dict[str, tuple[int, int, int]] = {}
     for s, stage in enumerate(flat):
         for g, kernel in enumerate(stage.groups):
@@ -132,7 +135,7 @@ def _kernel(stage: FlatStage, index: int, used_by: Mapping[int, set[int]], homes
     }
     leaving = {stage.tensors[i].root for i in stage.leaving}
     sent = {root for root in _activations(stage, made) if root in leaving or used_by.get(root, set()) - {index}}
-    kept, remade = _kept(stage, index, kernel.applications)
+    kept, remade = kept_tensors(stage, index, kernel.applications)
     params = _params(stage, kernel)
     return Kernel(
         path=kernel.path,
@@ -146,6 +149,7 @@ def _kernel(stage: FlatStage, index: int, used_by: Mapping[int, set[int]], homes
         kept=_count(stage, kept),
         held=_count(stage, received) if any(a.mixes for a in kernel.applications) else 0,
         parameters=_count(stage, {params[name] for name in homes}),
+        entering=_count(stage, _activations(stage, stage.entering)) if index == 0 else 0,
     )
 
 
@@ -205,7 +209,7 @@ def _backward(stage: FlatStage, applications: Iterable[Application]) -> Work:
     return total
 
 
-def _kept(stage: FlatStage, kernel: int, applications: list[Application]) -> tuple[set[int], list[Application]]:
+def kept_tensors(stage: FlatStage, kernel: int, applications: list[Application]) -> tuple[set[int], list[Application]]:
     """Return the tensors a kernel received that its backward pass reads, and the primitives it has to apply again."""
     makers = {i: a for a in applications for i in a.results}
     kept: set[int] = set()

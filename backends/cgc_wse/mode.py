@@ -1,4 +1,4 @@
-"""Resident or streaming: which, and why; and what a better device would change."""
+"""Pipelined (all of it resident) or streaming: which, and why; and what a better device would change."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ from cgc.ir.graph import Graph, Value
 from cgc.ir.types import BYTES, is_float
 from cgc.program import Device
 from cgc.target import TargetError
+from cgc_wse.decoding import plan_decode
+from cgc_wse.flatten import FlatStage, flatten
 from cgc_wse.job import Job
-from cgc_wse.kernels import Stage, stages_of
-from cgc_wse.plan import Plan
-from cgc_wse.resident import NotResident, plan_resident
-from cgc_wse.streaming import plan_streaming
+from cgc_wse.kernels import Stage, stages_from
+from cgc_wse.plan import Plan, duration
+from cgc_wse.resident import NotResident, TooManyBlocks, plan_resident
+from cgc_wse.streaming.planner import plan_streaming
+from cgc_wse.streaming.work import StageWork, stage_work, token_dims
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A job on a graph: its stages, and the bytes that enter and leave the wafer for one sequence."""
+    """A job on a graph: its stages, and the bytes that enter and leave the wafer for one sequence.
+
+    `flat` are the stages op by op, `works` the same as weight streaming sees them.
+    """
 
     stages: tuple[Stage, ...]
     input_bytes: int
     output_bytes: int
+    flat: tuple[FlatStage, ...]
+    works: tuple[StageWork, ...]
+    graph: Graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +57,52 @@ def workload_of(graph: Graph, job: Job) -> Workload:
             for value in values
         )
 
-    stages = stages_of(graph, sizes)
-    if not stages:
+    flat = tuple(flatten(graph, sizes))
+    if not flat:
         text = f"`{graph.name}` computes nothing: its outputs are inputs or parameters as they are"
         raise TargetError("CG0607", text, "give it an output that is computed")
-    return Workload(stages, count(graph.inputs), count(graph.body.results))
+    stages, dims = stages_from(flat), token_dims(graph)
+    works = tuple(stage_work(one, stage, dims) for one, stage in zip(flat, stages, strict=True))
+    return Workload(stages, count(graph.inputs), count(graph.body.results), flat, works, graph)
 
 
-def plan(workload: Workload, job: Job, device: Device) -> Plan:
-    """Return the plan of `job` on `device`: resident where everything fits on the wafer, else streaming.
+def plan(workload: Workload, job: Job, device: Device, run: str | None = None) -> Plan:
+    """Return the plan of `job` on `device`: as `run` says (`pipelined`, `streaming`), else the faster of the two.
 
     Raises:
-        TargetError: it fits in neither way.
+        TargetError: it fits in neither way (CG0601), or not in the one asked for (CG0603, CG0655); as `plan_decode`.
     """
+
+    def streaming(reason: str) -> Plan:
+        return plan_streaming(workload.works, job, device, reason, workload.input_bytes, workload.output_bytes)
+
+    if job.purpose == "decode":
+        return plan_decode(workload.graph, job, device, run)
+    if run == "streaming":
+        return streaming("as asked for")
     try:
-        return plan_resident(workload.stages, job, device, workload.input_bytes, workload.output_bytes)
+        resident = plan_resident(workload.stages, job, device, workload.input_bytes, workload.output_bytes)
     except NotResident as why:
-        reason = f"resident does not fit: {why}"
-    return plan_streaming(workload.stages, job, device, reason, workload.input_bytes, workload.output_bytes)
+        if run == "pipelined":
+            hint = (
+                "`--run streaming` keeps weights outside; a smaller `--seq` keeps less, in training `--recompute` too"
+            )
+            code = "CG0603" if isinstance(why, TooManyBlocks) else "CG0655"
+            raise TargetError(code, f"the pipeline does not fit: {why}", hint) from why
+        return streaming(f"resident does not fit: {why}")
+    if run == "pipelined":
+        return replace(resident, reason=f"as asked for; {resident.reason}")
+    try:
+        other = streaming("")
+    except TargetError:
+        return replace(resident, reason=f"{resident.reason}; streaming does not fit")
+    times = f"{duration(resident.seconds)} a step resident, {duration(other.seconds)} streaming"
+    if other.seconds < resident.seconds:
+        return replace(other, reason=f"it is faster: {times}")
+    return replace(resident, reason=f"{resident.reason}, and it is faster: {times}")
 
 
-def levers(workload: Workload, job: Job, device: Device, seconds: float) -> tuple[Lever, ...]:
+def levers(workload: Workload, job: Job, device: Device, seconds: float, run: str | None = None) -> tuple[Lever, ...]:
     """Return what doubling each figure of the device does to the time of a step, all else equal."""
     better = {
         "multiply_adds": replace(device, multiply_adds=2 * device.multiply_adds),
@@ -78,5 +112,5 @@ def levers(workload: Workload, job: Job, device: Device, seconds: float) -> tupl
         "memory": replace(device, memory=2 * device.memory),
         "rows": replace(device, rows=2 * device.rows),
     }
-    plans = {name: plan(workload, job, changed) for name, changed in better.items()}
+    plans = {name: plan(workload, job, changed, run) for name, changed in better.items()}
     return tuple(Lever(name, seconds / other.seconds, other.mode) for name, other in plans.items())

@@ -1,11 +1,15 @@
-"""The placement as a picture: the wafer to scale, a rectangle for each block with the user's name, and a legend."""
+"""The placement as a picture: the wafer to scale, a rectangle for each block with the user's name, and a legend.
+
+In weight streaming blocks have the whole wafer one after another: there the wafer is cut into bands as high as they
+take time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cgc_wse.plan import Phase, Placed, Plan, duration, gigabytes
-from cgc_wse.svg import attributes, label, line, rect, text, width_of, wrapped
+from cgc_wse.plan import Placed, Plan, duration, gigabytes
+from cgc_wse.svg import LARGEST, SMALLEST, attributes, label, line, rect, text, wrapped
 
 MARGIN = 28.0
 WAFER_WIDTH, WAFER_HEIGHT = 760.0, 900.0
@@ -28,21 +32,21 @@ KNOWN_COLOURS = {
 }
 """Fills of blocks of the standard library and of statements."""
 OTHER_COLOURS = ("#e39b86", "#b5c96a", "#a3b1e0", "#d6b48c", "#8ed1a9", "#dba6dd", "#9fb7c4", "#d1c5a0")
-MEMORY_COLOURS = ("#3f6ea5", "#d08a2e", "#7a5aa6", "#4c9a6a", "#a34d6b")
+MEMORY_COLOURS = ("#3f6ea5", "#d08a2e", "#7a5aa6", "#4c9a6a", "#a34d6b", "#6b7c8c")
 
 
 def picture(plan: Plan, title: str) -> str:
-    """Return the picture of a plan as SVG. A streaming plan shows the phase that takes longest, the others small."""
+    """Return the picture of a plan as SVG."""
     device = plan.device
-    main = max(plan.phases, key=lambda phase: phase.seconds)
     colours = _colours(placed for phase in plan.phases for placed in phase.placed)
     scale = min(WAFER_WIDTH / device.columns, WAFER_HEIGHT / device.rows)
     width, height = device.columns * scale, device.rows * scale
     top = 112.0
-    parts = _heading(plan, main, title)
-    parts += _wafer(main, plan, MARGIN, top, scale, colours)
+    parts = _heading(plan, title)
+    draw = _bands if plan.mode == "streaming" else _wafer
+    parts += draw(plan, MARGIN, top, scale, colours)
     parts += _ruler(plan, MARGIN, top + height, scale)
-    panel, bottom = _panel(plan, main, MARGIN + width + MARGIN, top, colours)
+    panel, bottom = _panel(plan, MARGIN + width + MARGIN, top, colours)
     parts += panel
     total_width = MARGIN + width + MARGIN + PANEL + MARGIN
     total_height = max(top + height + 58, bottom + MARGIN)
@@ -71,24 +75,51 @@ def _colours(placed: Iterable[Placed]) -> dict[str, str]:
     return colours
 
 
-def _heading(plan: Plan, main: Phase, title: str) -> list[str]:
+def _heading(plan: Plan, title: str) -> list[str]:
     device, job = plan.device, plan.job
-    what = "training" if job.purpose == "training" else "forward pass"
+    what = {"training": "training", "forward": "forward pass", "decode": "decoding"}[job.purpose]
     parts = [text(MARGIN, 40, f"{title} on {device.name}, {plan.mode}", 22, font_weight="bold")]
+    many = f" on {job.wafers} wafers" if job.wafers > 1 else ""
     facts = (
-        f"{what}, {job.batch:,} x {job.seq:,} tokens a step: {duration(plan.seconds)} a step, "
-        f"{plan.tokens_per_second:,.0f} tokens/s (first-order model)"
+        f"{what}, {job.sequences:,} x {job.seq:,} tokens{many}: {duration(plan.seconds)} a step, "
+        f"{plan.tokens_per_second:,.0f} tokens/s"
     )
     parts.append(text(MARGIN, 63, facts, 14, fill=PALE))
     shown = "Every block of every layer has its own cores."
+    if job.purpose == "decode" and plan.mode == "resident":
+        shown = "Layers share squares of cores; a token goes from square to square."
     if plan.mode == "streaming":
-        turns = f"{main.runs} layers in turn" if main.runs > 1 else "once"
-        shown = f"Shown: `{main.name}`, which has the whole wafer {duration(main.seconds)} of a step ({turns})."
+        cut = f": {plan.layout.text()}" if plan.layout else ""
+        shown = f"One block after another has the whole wafer{cut}. Heights are time."
     parts.append(text(MARGIN, 83, shown, 14, fill=PALE))
     return parts
 
 
-def _wafer(phase: Phase, plan: Plan, left: float, top: float, scale: float, colours: dict[str, str]) -> list[str]:
+def _bands(plan: Plan, left: float, top: float, scale: float, colours: dict[str, str]) -> list[str]:
+    width, height = plan.device.columns * scale, plan.device.rows * scale
+    whole = sum(phase.seconds for phase in plan.phases) or 1.0
+    parts, y = [], top
+    for phase in plan.phases:
+        (one,) = phase.placed
+        part = height * phase.seconds / whole
+        share = f"{100 * phase.seconds / whole:.1f}%"
+        turns = f", {phase.runs} layers in turn" if phase.runs > 1 else ""
+        tip = f"{_tip(one)}; {duration(phase.seconds)} of a step, {share}{turns}"
+        edge = min(0.8, 0.2 * part)
+        parts.append(
+            rect(left, y, width, part, tip, fill=colours[one.kernel.kind], stroke="#ffffff", stroke_width=edge)
+        )
+        if part >= SMALLEST + 5:
+            size = min(LARGEST, part - 4)
+            parts.append(text(left + 14, y + part / 2 + 0.35 * size, one.path, size))
+            parts.append(text(left + width - 14, y + part / 2 + 0.35 * size, share, size, text_anchor="end"))
+        y += part
+    parts.append(rect(left, top, width, height, fill="none", stroke=FRAME, stroke_width=1.6, pointer_events="none"))
+    return parts
+
+
+def _wafer(plan: Plan, left: float, top: float, scale: float, colours: dict[str, str]) -> list[str]:
+    (phase,) = plan.phases
     device = plan.device
     parts = [rect(left, top, device.columns * scale, device.rows * scale, fill="#f1f3f5")]
     boxes: dict[str, tuple[int, int, int, int]] = {}
@@ -134,13 +165,10 @@ def _ruler(plan: Plan, left: float, y: float, scale: float) -> list[str]:
     ]
 
 
-def _panel(plan: Plan, main: Phase, left: float, top: float, colours: dict[str, str]) -> tuple[list[str], float]:
-    parts, y = _legend(main, plan, left, top, colours)
+def _panel(plan: Plan, left: float, top: float, colours: dict[str, str]) -> tuple[list[str], float]:
+    parts, y = _legend(plan, left, top, colours)
     more, y = _memory(plan, left, y + 26)
     parts += more
-    if plan.mode == "streaming":
-        more, y = _phases(plan, main, left, y + 26, colours)
-        parts += more
     notes = [f"Why {plan.mode}: {plan.reason}.", f"Kept: {plan.policy}.", _limit(plan)]
     y += 26
     for note in notes:
@@ -162,17 +190,22 @@ def _limit(plan: Plan) -> str:
     return f"What sets the time: {what[plan.bottleneck.resource]}{where}."
 
 
-def _legend(main: Phase, plan: Plan, left: float, top: float, colours: dict[str, str]) -> tuple[list[str], float]:
-    parts = [text(left, top + 12, "Blocks, by share of the cores", 14, font_weight="bold")]
-    cores: dict[str, int] = {}
-    for one in main.placed:
-        cores[one.kernel.kind] = cores.get(one.kernel.kind, 0) + one.area.cores
+def _legend(plan: Plan, left: float, top: float, colours: dict[str, str]) -> tuple[list[str], float]:
+    streaming = plan.mode == "streaming"
+    title = f"Blocks, by share of the {'time' if streaming else 'cores'}"
+    parts = [text(left, top + 12, title, 14, font_weight="bold")]
+    shares: dict[str, float] = {}
+    whole = sum(phase.seconds for phase in plan.phases) if streaming else plan.device.cores
+    for phase in plan.phases:
+        for one in phase.placed:
+            share = (phase.seconds if streaming else one.area.cores) / (whole or 1.0)
+            shares[one.kernel.kind] = shares.get(one.kernel.kind, 0.0) + share
     y = top + 24
-    for kind, count in sorted(cores.items(), key=lambda item: (-item[1], item[0])):
+    for kind, share in sorted(shares.items(), key=lambda item: (-item[1], item[0])):
         parts.append(rect(left, y, 16, 16, fill=colours[kind], stroke=FRAME, stroke_width=0.6))
         parts.append(text(left + 24, y + 12.5, kind, 13))
-        share = f"{100 * count / plan.device.cores:.1f}%  {count:,}"
-        parts.append(text(left + PANEL, y + 12.5, share, 12, text_anchor="end", fill=PALE))
+        shown = f"{100 * share:.1f}%" if streaming else f"{100 * share:.1f}%  {round(share * plan.device.cores):,}"
+        parts.append(text(left + PANEL, y + 12.5, shown, 12, text_anchor="end", fill=PALE))
         y += 22
     return parts, y
 
@@ -190,33 +223,3 @@ def _memory(plan: Plan, left: float, top: float) -> tuple[list[str], float]:
         parts.append(text(left + PANEL, y + 9.5, gigabytes(figure.value), 12, text_anchor="end", fill=PALE))
         x, y = x + width, y + 17
     return parts, y
-
-
-def _phases(plan: Plan, main: Phase, left: float, top: float, colours: dict[str, str]) -> tuple[list[str], float]:
-    """Return the step as a bar in time, and the phases that the large picture does not show."""
-    parts = [text(left, top, "One step, in time", 14, font_weight="bold")]
-    whole = sum(phase.seconds for phase in plan.phases)
-    x = left
-    for index, phase in enumerate(plan.phases):
-        width = PANEL * phase.seconds / whole
-        fill = "#b9c4cf" if index % 2 else "#d5dce3"
-        share = f"{phase.name}: {phase.runs} in turn, {duration(phase.seconds)}"
-        parts.append(rect(x, top + 10, width, 20, share, fill=fill, stroke="#ffffff", stroke_width=0.5))
-        if width_of(phase.name, 12) < width - 6:
-            parts.append(text(x + width / 2, top + 24.5, phase.name, 12, text_anchor="middle"))
-        x += width
-    others = [phase for phase in plan.phases if phase is not main]
-    scale = min(100 / plan.device.columns, 132 / plan.device.rows)
-    x, y = left, top + 46
-    for phase in others[:3]:
-        for one in phase.placed:
-            area = one.area
-            box = (x + area.x * scale, y + area.y * scale, area.width * scale, area.height * scale)
-            parts.append(rect(*box, _tip(one), fill=colours[one.kernel.kind], stroke="#ffffff", stroke_width=0.3))
-            parts.append(label(*box, one.path))
-        frame = (x, y, plan.device.columns * scale, plan.device.rows * scale)
-        parts.append(rect(*frame, fill="none", stroke=FRAME, stroke_width=1, pointer_events="none"))
-        parts.append(text(x, y + frame[3] + 14, f"{phase.name}, {100 * phase.seconds / whole:.1f}%", 11, fill=PALE))
-        x += 112
-    height = plan.device.rows * scale + 24 if others else 0.0
-    return [part for part in parts if part], y + height

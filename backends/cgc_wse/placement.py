@@ -11,6 +11,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+NO_WORK = 1e-12
+"""A block with this part of the largest block's work has none to speak of."""
+
 
 class DoesNotFit(Exception):
     """There are more blocks than cores."""
@@ -55,6 +58,9 @@ def water_level(work: Sequence[float], least: Sequence[int], cores: int) -> list
     """
     if sum(least) > cores:
         raise DoesNotFit(f"{sum(least)} cores are needed at least, there are {cores}")
+    # In parts of the largest, so that no quotient below overflows; what is next to nothing counts as no work.
+    largest = max(work, default=0.0)
+    work = [amount / largest if amount > NO_WORK * largest else 0.0 for amount in work]
     # Blocks whose fair share is under their least are given that and leave the rest to the others. Sorted by what they
     # need for each unit of work, they are a prefix.
     order = sorted(range(len(work)), key=lambda i: (-least[i] / work[i] if work[i] > 0 else float("-inf"), i))

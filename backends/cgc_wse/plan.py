@@ -12,6 +12,7 @@ from cgc_wse.kernels import Kernel
 from cgc_wse.placement import Rectangle
 
 Mode: TypeAlias = Literal["resident", "streaming"]
+Direction: TypeAlias = Literal["forward", "again", "backward"]
 Unit: TypeAlias = Literal["bytes", "seconds", "sequences", "stages", "passes"]
 
 
@@ -52,6 +53,47 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
+class Sweep:
+    """Runs `first` to `last` of a stage in one direction, as a part of a pass of weight streaming.
+
+    `blocks` are their paths in the order they run in, each with the seconds of one run, and those of them in which what
+    it streams crosses the link off the wafer.
+    """
+
+    stage: str
+    direction: Direction
+    first: int
+    last: int
+    runs: int
+    blocks: tuple[tuple[str, float, float], ...]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of one run."""
+        return sum(seconds for _, seconds, _ in self.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How weight streaming cuts tensors: features over `features` cores along the columns or the rows of the wafer,
+    tokens over `tokens` cores.
+    """
+
+    features: int
+    tokens: int
+    along: Literal["columns", "rows"]
+
+    @property
+    def cores(self) -> int:
+        """Cores that have a part."""
+        return self.features * self.tokens
+
+    def text(self) -> str:
+        """Return it in words."""
+        return f"features over {self.features} cores along the {self.along}, tokens over {self.tokens}"
+
+
+@dataclass(frozen=True, slots=True)
 class Bottleneck:
     """What sets the time of a step: a resource, on the kernel at `path` (empty for the link off the wafer)."""
 
@@ -61,7 +103,11 @@ class Bottleneck:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A job on a device. `seconds` is the time of a step; `at_once` the sequences on the wafer together."""
+    """A job on a device. `seconds` is the time of a step; `at_once` the sequences on the wafer together.
+
+    `layout` says how weight streaming cuts tensors, in `passes` passes that consist of `sweeps`; `depth` is the number
+    of stages of a pipeline, `in_work` that of sequences in one layer.
+    """
 
     job: Job
     device: Device
@@ -74,6 +120,11 @@ class Plan:
     bottleneck: Bottleneck
     policy: str
     at_once: int
+    layout: Layout | None = None
+    sweeps: tuple[Sweep, ...] = ()
+    passes: int = 1
+    depth: int = 1
+    in_work: int = 1
 
     @property
     def bytes(self) -> int:

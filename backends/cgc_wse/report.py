@@ -12,15 +12,33 @@ from rich.text import Text
 
 from cgc_wse.plan import duration, gigabytes
 
-NOT_MODELLED = (
+_ALWAYS = (
+    "code and stacks in each core's SRAM",
+    "the loss and its gradient, gradient clipping, sparsity, exponentials as more than one operation",
+)
+_RESIDENT = (
     "start-up of tasks and links, contention and routing: words cross a block's border at the full rate of its links",
     "how sums and broadcasts run over a block's rectangle, and changes of layout between blocks",
     "the length of the way between rectangles: they keep the model's order, no more",
-    "code, stacks and communication buffers in each core's SRAM",
-    "the loss and its gradient, gradient clipping, sparsity",
-    "decoding with a KV cache; more than one wafer",
+    "communication buffers",
 )
-"""What the first-order model leaves out. All of it takes time: a real run is slower."""
+_STREAMING = (
+    "contention between a row's vectors and a column's weights; how the weights get from the edge to their columns",
+    "scores of attention in SRAM: they are made in pieces, as in FlashAttention (Dao et al. 2022)",
+    "the optimizer outside, and the way from there: as fast as the link off the wafer",
+)
+_DECODING = (
+    "contention between the two axes of a square, sampling, exponentials as more than a multiply-add",
+    "the way between squares that are not neighbours; code and buffers in each core's SRAM",
+)
+
+
+def not_modelled(mode: str, purpose: str) -> tuple[str, ...]:
+    """Return what a model leaves out. All of it takes time or room: a real run is slower."""
+    if purpose == "decode":
+        return _DECODING
+    return (*(_RESIDENT if mode == "resident" else _STREAMING), *_ALWAYS)
+
 
 NO_CHANGE = 0.03
 """A change of a step's time under this is noise of the placement."""
@@ -31,22 +49,30 @@ def report(data: Mapping[str, Any]) -> RenderableType:
     main = data["plans"][data["primary"]]
     parts: list[RenderableType] = [_headline(data, main), _facts(data, main), *_reason(main)]
     parts += [_figures("SRAM", main["memory"], _memory_total(main)), _figures("time of a step", main["time"])]
-    parts += [_blocks(main), _block_note(main), _limits(data, main), _other(data), _missing()]
+    parts += [_blocks(main), _block_note(main), _limits(data, main)]
+    parts += [part for part in (_run(data), _energy(data), _cluster(data), _other(data)) if part is not None]
+    parts.append(_missing(data))
     return Group(*parts)
 
 
 def _headline(data: Mapping[str, Any], main: Mapping[str, Any]) -> Text:
     device = data["device"]
     text = Text(f"{data['model']} on {device['name']}: {main['mode']}", style="bold")
-    return text.append(f"   {_purpose(main)}, {main['batch']:,} x {main['seq']:,} tokens a step", style="not bold")
+    what = f"{main['batch']:,} x {main['seq']:,} tokens a step"
+    if main["purpose"] == "decode":
+        what = f"{main['batch']:,} tokens a step, each after {main['seq'] - 1:,}"
+    where = f" on {main['wafers']} wafers" if main["wafers"] > 1 else ""
+    return text.append(f"   {_purpose(main)}, {what}{where}", style="not bold")
 
 
 def _purpose(plan: Mapping[str, Any]) -> str:
-    return "training" if plan["purpose"] == "training" else "forward pass"
+    return {"training": "training", "forward": "forward pass", "decode": "decoding"}[plan["purpose"]]
 
 
 def _reason(main: Mapping[str, Any]) -> list[RenderableType]:
     lines = [Text(f"why {main['mode']}: {main['reason']}"), Text(f"kept: {main['policy']}")]
+    if main["layout"]:
+        lines.append(Text(f"layout: {main['layout']['text']}"))
     return [Padding(Group(*lines), (0, 0, 1, 2))]
 
 
@@ -57,11 +83,18 @@ def _facts(data: Mapping[str, Any], main: Mapping[str, Any]) -> Table:
     table.add_column(justify="right")
     table.add_column(style="dim")
     table.add_row("parameters", f"{data['parameters']:,}", "")
-    table.add_row("FLOPs forward", f"{flops['forward']:.4g}", flops["forward_formula"])
-    table.add_row("FLOPs training", f"{flops['training']:.4g}", flops["training_formula"])
+    shown = ("decode",) if main["purpose"] == "decode" else ("forward", "training")
+    for name in shown:
+        table.add_row(f"FLOPs {name}", f"{flops[name]:.4g}", flops[f"{name}_formula"])
     table.add_row("step", duration(main["seconds_per_step"]), "see below")
-    table.add_row("tokens/s", f"{main['tokens_per_second']:,.0f}", "batch * seq / step")
-    used = f"FLOPs / (step * {data['peak_flops']:.3g} FLOP/s peak, 2 * multiply_adds * cores * clock)"
+    table.add_row(
+        "tokens/s",
+        f"{main['tokens_per_second']:,.0f}",
+        "batch / step" if main["purpose"] == "decode" else "batch * seq / step",
+    )
+    peak = f"{data['peak_flops']:.3g} FLOP/s peak"
+    many = " * wafers" if main["wafers"] > 1 else ""
+    used = f"FLOPs / (step * {peak}, 2 * multiply_adds * cores * clock{many})"
     table.add_row("utilization", f"{100 * main['utilization']:.1f}%", used)
     table.add_row("cores", f"{device['cores']:,}", f"{device['columns']} x {device['rows']}")
     return table
@@ -134,7 +167,7 @@ def _blocks(main: Mapping[str, Any]) -> RenderableType:
 
 def _block_note(main: Mapping[str, Any]) -> RenderableType:
     lines = [Text(f"{name} = {formula}", style="dim") for name, formula in main["block_formulas"].items()]
-    lines.append(Text("the three are taken to overlap completely; the slowest sets the time", style="dim"))
+    lines.append(Text(f"at the same time: {main['overlap']}", style="dim"))
     return Padding(Group(*lines), (0, 0, 0, 1))
 
 
@@ -160,10 +193,67 @@ def _limit(plan: Mapping[str, Any]) -> str:
     return f"the link off the wafer, which {crossing} cross"
 
 
-def _other(data: Mapping[str, Any]) -> RenderableType:
+def _run(data: Mapping[str, Any]) -> RenderableType | None:
+    run = data["run"]
+    if run is None:
+        return None
+    table = _table()
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim")
+    table.add_row(
+        "tokens", f"{run['tokens']:.4g}", f"{run['source']}; {run['tokens_per_parameter']:.1f} for each parameter"
+    )
+    table.add_row("steps", f"{run['steps']:,}", "tokens / (batch * seq), rounded up")
+    table.add_row("time", days(run["seconds"]), f"steps * step, on {run['wafers']} wafer{'s' * (run['wafers'] > 1)}")
+    return _section("the whole run", table)
+
+
+def days(seconds: float) -> str:
+    """Return a long time for a table: `3.42 days`, `5.1 hours`."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:,.2f} {unit}"
+    return duration(seconds)
+
+
+def _energy(data: Mapping[str, Any]) -> RenderableType | None:
+    energy = data["energy"]
+    if energy is None:
+        return None
+    text = f"{energy['watts'] / 1e3:,.1f} kW: {energy['joules_per_step']:,.4g} J a step, "
+    text += f"{energy['joules_per_token']:.4g} J a token"
+    if "joules_per_run" in energy:
+        text += f", {energy['joules_per_run'] / 3.6e6:,.4g} kWh for the whole run"
+    return _section("energy, at most", Text(text), Text(energy["formula"], style="dim"))
+
+
+def _cluster(data: Mapping[str, Any]) -> RenderableType | None:
+    cluster = data["cluster"]
+    if cluster is None:
+        return None
+    table = _table(header=True)
+    for name in ("wafers", "sequences each", "step", "tokens/s", "speedup", "of linear"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("bound")
+    for row in cluster["rows"]:
+        table.add_row(
+            f"{row['wafers']:,}",
+            f"{row['batch_per_wafer']:,}",
+            duration(row["seconds_per_step"]),
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['speedup']:.2f}",
+            f"{100 * row['of_linear']:.1f}%",
+            f"{row['bound']} ({row['mode']})",
+        )
+    lines = [Text(cluster["formula"], style="dim"), Text(f"what bounds it: {cluster['limit']}", style="dim")]
+    return _section("wafers in data parallel, the same batch", table, *lines)
+
+
+def _other(data: Mapping[str, Any]) -> RenderableType | None:
     other = data["plans"].get("forward" if data["primary"] == "training" else "training")
     if other is None:
-        return Text("")
+        return None
     text = f"{_purpose(other)} on the same device: "
     if "error" in other:
         return Padding(Text(text + other["error"]), (1, 0, 0, 1))
@@ -174,7 +264,7 @@ def _other(data: Mapping[str, Any]) -> RenderableType:
     return Padding(Text(text), (1, 0, 0, 1))
 
 
-def _missing() -> RenderableType:
+def _missing(data: Mapping[str, Any]) -> RenderableType:
     lines = [Text("not modelled yet (a real run is slower)", style="bold")]
-    lines += [Text(f"- {line}") for line in NOT_MODELLED]
+    lines += [Text(f"- {line}") for line in data["not_modelled"]]
     return Padding(Group(*lines), (1, 0, 0, 1))

@@ -55,6 +55,10 @@ class NotResident(Exception):
     """The model cannot be resident; the message says why, with numbers."""
 
 
+class TooManyBlocks(NotResident):
+    """There are more blocks than cores."""
+
+
 def pipeline_stages(stages: tuple[Stage, ...]) -> int:
     """Return the number of stages of the pipeline: every run of a `repeat` is one."""
     return sum(stage.runs for stage in stages)
@@ -68,7 +72,7 @@ def plan_resident(stages: tuple[Stage, ...], job: Job, device: Device, input_byt
     """
     blocks = sum(stage.runs * len(stage.kernels) for stage in stages)
     if blocks > device.cores:
-        raise NotResident(f"{blocks:,} blocks want a core each, {device.name} has {device.cores:,}")
+        raise TooManyBlocks(f"{blocks:,} blocks want a core each, {device.name} has {device.cores:,}")
     # Bytes are summed by stage first, so that a model of any size is turned down before its layers are listed.
     memory = _ledger(stages, job)
     used, capacity = sum(figure.value for figure in memory), device.cores * device.memory
@@ -102,12 +106,17 @@ def in_flight(place: int, total: int, job: Job) -> int:
     return min(total - place, job.batch)
 
 
-def _bytes(kernel: Kernel, sequences: int, job: Job) -> _Bytes:
+def _bytes(kernel: Kernel, sequences: int, job: Job, runs: int = 1) -> _Bytes:
+    """Return what a kernel holds; `runs` of it hold activations of `sequences` sequences together."""
     weights = kernel.parameters * job.number
     if job.purpose == "forward":
         return _Bytes(weights, 0, 0, kernel.held * job.number)
     optimizer = kernel.parameters * job.optimizer_state
-    activations = kernel.kept * sequences * job.number
+    kept = kernel.kept * sequences
+    if job.recompute:
+        # A block keeps its part of one sequence, of the others only what entered the stage.
+        kept = kernel.kept * runs + kernel.entering * (sequences - runs)
+    activations = kept * job.number
     return _Bytes(weights, kernel.parameters * GRADIENT_BYTES, optimizer, activations)
 
 
@@ -118,8 +127,8 @@ def _ledger(stages: tuple[Stage, ...], job: Job) -> tuple[Figure, ...]:
     for stage in stages:
         sequences = sum(in_flight(place + run, total, job) for run in range(stage.runs))
         for kernel in stage.kernels:
-            one = _bytes(kernel, sequences, job)
             runs = stage.runs
+            one = _bytes(kernel, sequences, job, runs)
             activations = one.activations * (runs if job.purpose == "forward" else 1)
             parts = _Bytes(runs * one.weights, runs * one.gradients, runs * one.optimizer, activations)
             sums = sums.plus(parts)
@@ -129,7 +138,8 @@ def _ledger(stages: tuple[Stage, ...], job: Job) -> tuple[Figure, ...]:
     if job.purpose == "forward":
         formula = f"what blocks that sum over positions receive * {number}"
         return weights, Figure("activations", sums.activations, "bytes", formula)
-    kept = f"sum over blocks of kept * min(S - s, batch) * {number}; stage s of S = {total}"
+    what = "what enters, and one sequence's kept," if job.recompute else "kept"
+    kept = f"sum over blocks of {what} * min(S - s, batch) * {number}; stage s of S = {total}"
     return (
         weights,
         Figure("gradients", sums.gradients, "bytes", f"parameters * {GRADIENT_BYTES} B (f32 sums)"),
@@ -146,9 +156,14 @@ def optimizer_note(job: Job) -> str:
 
 def _item(kernel: Kernel, stage: Stage, run: int, place: int, job: Job, stages: tuple[Stage, ...]) -> _Item:
     sequences = in_flight(place, pipeline_stages(stages), job)
-    work = kernel.training if job.purpose == "training" else kernel.forward
     layer = stage.name if stage.runs == 1 else f"{stage.name}.{run}"
-    return _Item(run_path(kernel.path, stage, run), layer, kernel, _bytes(kernel, sequences, job), work)
+    return _Item(run_path(kernel.path, stage, run), layer, kernel, _bytes(kernel, sequences, job), _work(kernel, job))
+
+
+def _work(kernel: Kernel, job: Job) -> Work:
+    if job.purpose == "forward":
+        return kernel.forward
+    return kernel.training + kernel.forward if job.recompute else kernel.training
 
 
 def run_path(path: str, stage: Stage, run: int) -> str:
@@ -179,7 +194,7 @@ def _place(layers: list[list[_Item]], job: Job, device: Device) -> list[Rectangl
 
 
 def _cycles(item: _Item, area: Rectangle, job: Job, device: Device) -> Cycles:
-    crossings = 2 if job.purpose == "training" else 1
+    crossings = (2 + job.recompute) if job.purpose == "training" else 1
     return kernel_cycles(item.kernel, item.work, crossings, area, device, job.number)
 
 
@@ -205,7 +220,9 @@ def _timed(
     outside = job.batch * (input_bytes + (0 if training else output_bytes)) / device.off_wafer
     state = job.number + GRADIENT_BYTES + job.optimizer_state
     update = max(update_seconds(p.kernel, p.area, device, state) for p in placed) if training else 0.0
-    seconds = max(pipeline, outside) + hops + update
+    exchange = GRADIENT_BYTES * sum(p.kernel.parameters for p in placed) / device.off_wafer
+    exchange = exchange if training and job.wafers > 1 else 0.0
+    seconds = max(pipeline, outside) + hops + exchange + update
     time = [
         Figure("one sequence", interval, "seconds", f"cycles of the slowest block, {slowest.path}, / clock"),
         Figure("stages", depth, "stages", "runs of every repeat, and what stands before, between and after them"),
@@ -215,13 +232,24 @@ def _timed(
         ),
         Figure("wafer crossing", hops, "seconds", "(columns + rows) * hop / clock"),
     ]
+    if exchange:
+        formula = (
+            f"parameters * {GRADIENT_BYTES} B / off_wafer: out to be summed over the wafers, back at the same time"
+        )
+        time.append(Figure("gradients", exchange, "seconds", formula))
     if training:
         formula = f"max over blocks of parameters * {state} B / (read * cores * clock)"
         time.append(Figure("optimizer", update, "seconds", formula))
-    whole = "max(pipeline, off-wafer) + wafer crossing" + (" + optimizer" if training else "")
+    whole = "max(pipeline, off-wafer) + wafer crossing" + (" + gradients" if exchange else "")
+    whole += " + optimizer" if training else ""
     time.append(Figure("step", seconds, "seconds", whole))
     bottleneck = Bottleneck("off-wafer", "") if outside > pipeline else Bottleneck(slowest.cycles.bound, slowest.path)
     phase = Phase("the whole model", 1, placed, seconds)
     policy = "every block keeps what it received for its backward pass" if training else "nothing is kept"
+    if training and job.recompute:
+        policy = "only what enters a layer is kept; each layer runs forward again on the way back, as asked for"
     at_once = min(job.batch, depth)
-    return Plan(job, device, "resident", reason, (phase,), memory, tuple(time), seconds, bottleneck, policy, at_once)
+    phases = (phase,)
+    return Plan(
+        job, device, "resident", reason, phases, memory, tuple(time), seconds, bottleneck, policy, at_once, depth=depth
+    )

@@ -10,9 +10,11 @@ from cgc.diagnostics.import_codes import IMPORTS
 from cgc.diagnostics.item_codes import ITEMS
 from cgc.diagnostics.language_codes import LANGUAGE
 from cgc.diagnostics.outside_codes import OUTSIDE
+from cgc.diagnostics.placement_codes import PLACEMENT
 from cgc.diagnostics.training_codes import TRAINING
 
-CODES: dict[str, Code] = dict(sorted({**OUTSIDE, **LANGUAGE, **ITEMS, **IMPORTS, **TRAINING}.items()))
+_ALL = {**OUTSIDE, **LANGUAGE, **ITEMS, **IMPORTS, **PLACEMENT, **TRAINING}
+CODES: dict[str, Code] = dict(sorted(_ALL.items()))
 
 GROUPS = {
     "CG00": "Files",

@@ -25,29 +25,35 @@ OUTSIDE: dict[str, Code] = {
         "The folder does not exist and cannot be made, is not writable, or the disk is full. Nothing half-written "
         "is left behind: files get their names once they are complete.",
     ),
-    "CG0006": Code(
-        "A text cannot be trained on",
-        "The experiments train small copies of a model on the bytes of a text. The file cannot be read, is too short, "
-        "or has a byte outside of the model's vocabulary: a model of bytes has `vocab=256`.",
-    ),
     "CG0005": Code(
         "A program that is needed is not installed",
         "Pictures of graphs are laid out by graphviz, whose program `dot` has to be on the PATH. A `.dot` file can "
         "be written without it.",
     ),
+    "CG0006": Code(
+        "A text cannot be trained on",
+        "The experiments train small copies of a model on the bytes of a text. The file cannot be read, is too short, "
+        "or has a byte outside of the model's vocabulary: a model of bytes has `vocab=256`.",
+    ),
+    "CG0007": Code(
+        "There is not enough memory",
+        "The command needs more memory than the machine has: weights, activations or a training step of a model of "
+        "this size. `--set` makes a smaller copy; without weights, `cgc compile` needs little memory for any model.",
+    ),
     "CG0601": Code(
         "One sequence does not fit on the wafer",
-        "Even with the weights streamed layer by layer, the activations of one sequence need more memory than the "
-        "cores have. The hint names the sequence length that would fit.",
+        "Even with the weights streamed, the activations of one sequence need more memory than the cores have. The "
+        "message says by how much, the hint which sequence length would fit.",
     ),
     "CG0602": Code(
         "The weights of two layers do not fit on the wafer",
-        "Streaming holds the layer in work and the one that comes next. Together they need more memory than all "
-        "cores have: a smaller width, a shorter sequence or a larger device is needed.",
+        "Decoding with weights streamed holds the layer in work and the one that comes next. Together they need more "
+        "memory than the square of cores that works on them has: a smaller width or a larger device is needed.",
     ),
     "CG0603": Code(
-        "A layer has more blocks than the wafer has cores",
-        "Every block gets at least one core of its own. This happens on very small devices only.",
+        "A model has more blocks than the wafer has cores",
+        "In a pipeline (`--run pipelined`) every block of every layer gets at least one core of its own. This happens "
+        "on very small devices only; weight streaming (`--run streaming`) gives all cores to one block after another.",
     ),
     "CG0604": Code(
         "A run-time size that the model does not take",
@@ -89,6 +95,33 @@ OUTSIDE: dict[str, Code] = {
         "Weights, keys and values stay on the wafer while tokens are made. They need more memory than the regions of "
         "this size have together: a shorter context, a smaller model, another grid or a larger device is needed.",
     ),
+    "CG0640": Code(
+        "A model has no such mode to simulate",
+        "`cgc simulate --mode train` needs a language model (tokens in, logits out) that is trained with AdamW, "
+        "`--mode decode` one whose keys and values can be cached. `--mode prefill` runs any model forward.",
+    ),
+    "CG0641": Code(
+        "A model does not fit into the cores of a small wafer",
+        "Partitioned, some core would hold more than it has memory for; the message says what of. Layouts that hold "
+        "less at the cost of time have been tried. Weights can be kept outside (`--run streaming`); a smaller batch, a "
+        "shorter sequence, a smaller model or a larger device are what is left.",
+    ),
+    "CG0642": Code(
+        "A device is too large to be simulated core by core",
+        "The simulator runs every core's program with real numbers. Devices of up to 8,192 cores are run; "
+        "larger ones are what the cost model of `cgc compile` and `cgc cost` is for.",
+    ),
+    "CG0655": Code(
+        "A model does not fit on the wafer in the way asked for",
+        "`--run pipelined` keeps the whole model on the wafer: weights, and in training gradients, optimizer state and "
+        "the activations in flight, in decoding keys and values. The message says how much that is, by what, and how "
+        "much there is; `--run auto` streams the weights where they do not fit.",
+    ),
+    "CG0656": Code(
+        "More wafers than sequences",
+        "Wafers share a batch: each works on whole sequences of its own, so there can be no more wafers than sequences "
+        "in a step (`--wafers`, `--batch`).",
+    ),
     "CG0701": Code(
         "A checkpoint cannot be read",
         "The file does not exist, is cut off, or is not in the safetensors format. Files of other formats, such as "
@@ -122,6 +155,12 @@ OUTSIDE: dict[str, Code] = {
         "Checkpoints are read by the `checkpoint` item of a model's family, which says which tensor is which "
         "parameter. The families of the library have one; write one beside a family of your own.",
     ),
+    "CG0710": Code(
+        "Weights cannot be stored in this form",
+        "`--precision` takes f32, f16 or bf16; `--quantize` takes int4 or int8, with a `--block` that is a power of "
+        "two from 16 to 256. Both convert what `--weights` or `--seed` gives, and blocks need opset 21, or ONNX "
+        "Runtime's own operator (`--runtime ort`).",
+    ),
     "CG0801": Code(
         "A target has no use for an option",
         "Every target takes the options that mean something to it and refuses the others, so that none is silently "
@@ -135,12 +174,18 @@ OUTSIDE: dict[str, Code] = {
     "CG0804": Code(
         "The model has no KV cache",
         "`--kv-cache` keeps what a model renames from the dimension of its tokens, as it does with keys and values. "
-        "This one renames nothing, or computes along that dimension: a step would need all earlier tokens again.",
+        "This one renames nothing, or computes along that dimension: a step would need all earlier tokens again. Or "
+        "what it makes of a token may depend on later ones, as attention without a causal mask does.",
     ),
     "CG0803": Code(
         "A target cannot express an operation of training",
         "Graphs of training steps hold sums into chosen places (`scatter`) and loops that run in reverse or collect "
         "values. Targets that derive gradients themselves, such as PyTorch, take the model and not its training graph.",
+    ),
+    "CG0805": Code(
+        "No such opset or runtime",
+        "ONNX models are written in the opsets 18 to 23, in standard operators (`--runtime onnx`, the default) or with "
+        "those that ONNX Runtime has beside them (`--runtime ort`).",
     ),
     "CG0901": Code(
         "Nesting is too deep",

@@ -129,8 +129,9 @@ def coordinate_check(subject: Subject, setup: Setup, progress: Callable[[str], N
         raise UsageError(f"{subject.file} has no `mup` item that says what grows")
     findings = _direction(check, program)
     observed: list[list[tuple[float, float]]] = []
-    for width in setup.widths:
-        copy = at_width(subject, width, program)
+    # all of them first: a width that cannot be is known before anything is trained
+    copies = [at_width(subject, width, program) for width in setup.widths]
+    for width, copy in zip(setup.widths, copies, strict=True):
         runs = []
         for seed in range(setup.seeds):
             progress(f"width {width}, seed {seed}")

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from cgc.diagnostics import Diagnostic, InputError
+from cgc.input_file import open_input
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -22,7 +23,8 @@ def read_bytes(path: Path, vocab: int) -> Array:
         InputError: it cannot be read, is too short, or has bytes outside of the model's vocabulary (CG0006).
     """
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        with open_input(path) as file:
+            data = np.frombuffer(file.read(), np.uint8)
     except OSError as error:
         raise _fault(f"cannot read `{path}`: {error.strerror}", "give a text file with `--data FILE`") from error
     if len(data) < SMALLEST:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -63,8 +64,8 @@ def parse_numbers(text: str, option: str) -> tuple[float, ...]:
         numbers = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise UsageError(f"{option} {text}: write numbers with commas, as in `{option} 128,256,512`") from error
-    if not numbers:
-        raise UsageError(f"{option}: give at least one number")
+    if not numbers or not all(math.isfinite(number) for number in numbers):
+        raise UsageError(f"{option} {text}: give at least one number, and only finite ones")
     return numbers
 
 

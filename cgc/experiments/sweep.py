@@ -195,8 +195,8 @@ def parse_over(text: str) -> tuple[str, tuple[float, ...]]:
         values = tuple(sorted({float(part) for part in numbers.split(",") if part.strip()}))
     except ValueError as error:
         raise UsageError(f"--over {text}: write numbers with commas") from error
-    if not values or (name == "lr" and min(values) <= 0):
-        raise UsageError(f"--over {text}: give numbers above 0")
+    if not values or not all(map(math.isfinite, values)) or (name == "lr" and min(values) <= 0):
+        raise UsageError(f"--over {text}: give finite numbers{' above 0' if name == 'lr' else ''}")
     return name, values
 
 

@@ -29,7 +29,7 @@ def import_text(text: str, shown: str, name: str | None = None, without_dropout:
     root = read_configuration(text, shown)
     found = Diagnostics()
     sources = {shown: text}
-    zoo = isinstance(root.value, dict) and "trainer" in root.value
+    zoo = isinstance(root.value, dict) and not root.value.keys().isdisjoint(("trainer", "model", "runconfig"))
     recipe = (import_modelzoo if zoo else import_hub)(root, found, without_dropout)
     found.raise_if_any(sources)
     assert recipe is not None, "what cannot be read has a fault"

@@ -26,7 +26,8 @@ def export_text(program: Program, form: str) -> str:
     """
     text, again = _text_and_again(program, form)
     for difference in _differences(program, again, form):
-        _refuse(program, difference, _KEEP)
+        more = form == "hub" and program.family in FAMILIES[:1]
+        _refuse(program, difference, f"{_KEEP}, or write it with `--format modelzoo`" if more else _KEEP)
     return text
 
 

@@ -53,7 +53,9 @@ def import_hub(root: Entry, found: Diagnostics, without_dropout: bool) -> Recipe
             hint = "cgc has the families `gpt2`, `gpt_neox` and `llama`; write a model of your own for others"
             fields.fault("CG1007", f"models of type `{kind}` are not known", fields.place("model_type"), hint)
         else:
-            hint = 'a hub configuration says it, as in `"model_type": "gpt2"`; a model-zoo file has a `trainer`'
+            hint = (
+                'a hub configuration says it, as in `"model_type": "gpt2"`; one of a model zoo has `trainer` or `model`'
+            )
             fields.fault("CG1007", "this is no configuration that is known", fields.place(), hint)
         return None
     fields.ignore(WITHOUT_EFFECT)

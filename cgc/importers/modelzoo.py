@@ -1,4 +1,5 @@
-"""Model-zoo YAML of the Cerebras-GPT form: a trainer with model, optimizer, schedules, precision and data.
+"""Model-zoo YAML of the Cerebras-GPT form: a trainer with model, optimizer, schedules, precision and data, or these at
+the top, as in older releases.
 
 The maximal update parametrization (`mup_base_hidden_size` and what goes with it) becomes a `mup` item. There, as here,
 the given initial deviations are those before scaling: hidden weights times m^-1/2, those that write to the residual
@@ -14,6 +15,7 @@ from cgc.diagnostics import Diagnostics
 from cgc.importers.document import Entry
 from cgc.importers.fields import Fields
 from cgc.importers.hub import ACTIVATIONS
+from cgc.importers.modelzoo_flat import flat_precision, read_flat_run
 from cgc.importers.modelzoo_run import read_run
 from cgc.importers.recipe import Recipe, Value, given, number_text, same
 
@@ -34,6 +36,8 @@ class _Scaling:
 def import_modelzoo(root: Entry, found: Diagnostics, without_dropout: bool) -> Recipe | None:
     """Return the model and the run of a configuration; faults go into `found`."""
     top = Fields(root, "", found)
+    if not top.has("trainer"):
+        return _flat(top, without_dropout)
     trainer = top.section("trainer", required=True)
     top.finish()
     if trainer is None:
@@ -51,7 +55,25 @@ def import_modelzoo(root: Entry, found: Diagnostics, without_dropout: bool) -> R
         init.finish()
         return None
     arguments, scaling = _model(model, without_dropout)
-    peak, train = read_run(init, fit, int(arguments["context"]))
+    recipe = _recipe(arguments, scaling, *read_run(init, fit, int(arguments["context"])))
+    init.finish()
+    return recipe
+
+
+def _flat(top: Fields, without_dropout: bool) -> Recipe | None:
+    """Return what a configuration of the older layout says, which has the sections of a trainer at its top."""
+    model = top.section("model", required=True)
+    if model is None:
+        top.finish()
+        return None
+    precision = flat_precision(model)
+    arguments, scaling = _model(model, without_dropout)
+    recipe = _recipe(arguments, scaling, *read_flat_run(top, int(arguments["context"]), precision))
+    top.finish()
+    return recipe
+
+
+def _recipe(arguments: dict[str, Value], scaling: _Scaling, peak: float, train: list[str]) -> Recipe:
     recipe = Recipe("gpt2", arguments, train=train)
     rate = f"lr = {number_text(peak)}"
     tuned = any(line.startswith("scale") for line in scaling.before)
@@ -64,7 +86,6 @@ def import_modelzoo(root: Entry, found: Diagnostics, without_dropout: bool) -> R
         recipe.mup_comments = [
             "Tuned at these sizes. A configuration has no number of heads at the base; nothing derived depends on it."
         ]
-    init.finish()
     return recipe
 
 

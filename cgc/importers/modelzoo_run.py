@@ -14,11 +14,12 @@ _DATA_WITHOUT_EFFECT = (
 )
 _PRECISION_WITHOUT_EFFECT = ("precision_opt_level", "log_loss_scale", "loss_scaling_factor", "initial_loss_scale")
 _LOOP_WITHOUT_EFFECT = ("eval_frequency", "eval_steps")
-_PRECISIONS = {"bfloat16": "bf16", "float16": "f16"}
+PRECISIONS = {"bfloat16": "bf16", "float16": "f16"}
+ALL_AT_ONCE = "a step is of `batch_size` sequences at once: multiply it by the steps of accumulation instead"
 
 
 @dataclass(frozen=True, slots=True)
-class _Phase:
+class Phase:
     """One scheduler: its shape, the rates at its ends, and its steps."""
 
     shape: str
@@ -44,8 +45,9 @@ def _steps(init: Fields) -> int:
     if loop is None:
         return 1
     steps = loop.whole("max_steps")
-    for name in ("num_epochs", "steps_per_epoch", "grad_accum_steps"):
+    for name in ("num_epochs", "steps_per_epoch"):
         loop.expect(name, hint="a run is as long as `max_steps` says")
+    loop.expect("grad_accum_steps", 1, hint=ALL_AT_ONCE)
     loop.ignore(_LOOP_WITHOUT_EFFECT)
     loop.finish()
     return steps
@@ -56,10 +58,14 @@ def _batch(fit: Fields, context: int) -> int:
     fit.ignore(("ckpt_path", "val_dataloader"))
     data = fit.section("train_dataloader", required=True)
     fit.finish()
-    if data is None:
-        return 1
+    return 1 if data is None else batch_of(data, context)
+
+
+def batch_of(data: Fields, context: int) -> int:
+    """Return the sequences of a step, from what describes the data."""
     batch = data.whole("batch_size")
     data.expect("max_sequence_length", context, hint="sequences of a run are as long as `max_position_embeddings`")
+    data.expect("grad_accum_steps", 1, hint=ALL_AT_ONCE)
     data.ignore(_DATA_WITHOUT_EFFECT)
     data.finish()
     return batch
@@ -78,14 +84,20 @@ def _optimizer(init: Fields) -> tuple[str, float | None]:
         )
         # any rate, so that a missing one is no second fault
         return "adamw()", 1.0
-    beta1, beta2 = _betas(fields)
-    settings = {"beta1": beta1, "beta2": beta2, "eps": fields.number("eps", above=0.0)}
-    settings["weight_decay"] = fields.number("weight_decay")
-    fields.expect("correct_bias", True, hint="AdamW corrects the bias of its moments")
-    fields.expect("amsgrad", False, hint="AdamW without it is the only optimizer of this form")
+    written = adamw_of(fields)
     rate = fields.number("learning_rate", "lr", above=0.0) if fields.has("learning_rate", "lr") else None
     fields.finish()
-    return f"adamw({', '.join(f'{name}={number_text(value)}' for name, value in settings.items())})", rate
+    return written, rate
+
+
+def adamw_of(fields: Fields, decay: tuple[str, ...] = ("weight_decay",)) -> str:
+    """Return the optimizer as it is written, from its fields without the learning rate."""
+    beta1, beta2 = _betas(fields)
+    settings = {"beta1": beta1, "beta2": beta2, "eps": fields.number("eps", above=0.0)}
+    settings["weight_decay"] = fields.number(*decay)
+    fields.expect("correct_bias", True, hint="AdamW corrects the bias of its moments")
+    fields.expect("amsgrad", False, hint="AdamW without it is the only optimizer of this form")
+    return f"adamw({', '.join(f'{name}={number_text(value)}' for name, value in settings.items())})"
 
 
 def _betas(fields: Fields) -> tuple[float, float]:
@@ -111,16 +123,23 @@ def _precision(init: Fields) -> list[str]:
     if fields.has("max_gradient_norm"):
         lines.append(f"clip = {fields.number('max_gradient_norm', above=0.0)!r}")
     fields.expect("max_gradient_value", hint="gradients are clipped by their norm only")
-    kind = fields.text("fp16_type", default="float16")
     if fields.flag("enabled", default=True):
-        if kind in _PRECISIONS:
-            lines.append(f"precision = {_PRECISIONS[kind]}")
-        else:
-            text = f"`{fields.full('fp16_type')}` is {kind!r}, which cannot be expressed"
-            fields.fault("CG1005", text, fields.place("fp16_type"), "known are `bfloat16` and `float16`")
+        lines += half_precision(fields, "float16")
+    else:
+        fields.ignore(("fp16_type",))
     fields.ignore(_PRECISION_WITHOUT_EFFECT)
     fields.finish()
     return lines
+
+
+def half_precision(fields: Fields, default: str) -> list[str]:
+    """Return the line of a `train` item that says in which type of half the size a run computes."""
+    kind = fields.text("fp16_type", default=default)
+    if kind in PRECISIONS:
+        return [f"precision = {PRECISIONS[kind]}"]
+    text = f"`{fields.full('fp16_type')}` is {kind!r}, which cannot be expressed"
+    fields.fault("CG1005", text, fields.place("fp16_type"), "known are `bfloat16` and `float16`")
+    return []
 
 
 # ---- the learning rate
@@ -139,25 +158,31 @@ def _schedule(init: Fields, rate: float | None) -> tuple[float, str]:
     phases = _phases(Fields(entries[0], init.full("schedulers"), init.found))
     if not phases or len(init.found):
         return 1.0, ""
-    peak = max(max(phase.start, phase.end) for phase in phases)
+    peak, words = schedule_of(init, phases)
     if rate is not None and not same(rate, peak):
         message = f"`{init.full('optimizer')}` has the learning rate {rate:g}, and the schedule rises to {peak:g}"
         init.fault("CG1006", message, init.place("optimizer"), "the schedule decides: take the other out")
+    return peak, words
+
+
+def schedule_of(init: Fields, phases: list[Phase]) -> tuple[float, str]:
+    """Return the peak of the learning rate, and the phases as a schedule is written; faults go to `init`'s."""
+    peak = max(max(phase.start, phase.end) for phase in phases)
     return peak, " then ".join(_words(init, phases, peak))
 
 
-def _phases(section: Fields) -> list[_Phase]:
+def _phases(section: Fields) -> list[Phase]:
     chosen = section.only("scheduler")
     if chosen is None:
         return []
     name, fields = chosen
     if name != "SequentialLR":
-        phase = _phase(name, fields)
+        phase = phase_of(name, fields)
         return [] if phase is None else [phase]
-    phases: list[_Phase] = []
+    phases: list[Phase] = []
     for at, entry in enumerate(fields.entries("schedulers", required=True)):
         inner = Fields(entry, f"{fields.full('schedulers')}[{at}]", fields.found).only("scheduler")
-        phase = _phase(*inner) if inner is not None else None
+        phase = phase_of(*inner) if inner is not None else None
         phases += [phase] if phase is not None else []
     ends = [sum(phase.steps for phase in phases[: at + 1]) for at in range(len(phases) - 1)]
     stones = [entry.value for entry in fields.entries("milestones")]
@@ -169,7 +194,8 @@ def _phases(section: Fields) -> list[_Phase]:
     return phases
 
 
-def _phase(name: str, fields: Fields) -> _Phase | None:
+def phase_of(name: str, fields: Fields, steps_names: tuple[str, ...] = ("total_iters",)) -> Phase | None:
+    """Return one scheduler, None where its kind is not known."""
     place = fields.place()
     match name:
         case "LinearLR" | "CosineDecayLR":
@@ -180,15 +206,15 @@ def _phase(name: str, fields: Fields) -> _Phase | None:
             hint = "known are `LinearLR`, `CosineDecayLR` and `ConstantLR`, and `SequentialLR` of them"
             fields.fault("CG1005", f"the scheduler is `{name}`, which cannot be expressed", place, hint)
             return None
-    steps = fields.whole("total_iters")
+    steps = fields.whole(*steps_names)
     fields.expect("disable_lr_steps_reset", False, True, hint="it is true or false")
     fields.expect("last_epoch", -1, hint="a run starts at its beginning")
     fields.finish()
     shape = "constant" if start == end else "linear" if name == "LinearLR" else "cosine"
-    return _Phase(shape, start, end, steps, place)
+    return Phase(shape, start, end, steps, place)
 
 
-def _words(init: Fields, phases: list[_Phase], peak: float) -> list[str]:
+def _words(init: Fields, phases: list[Phase], peak: float) -> list[str]:
     """Return the phases as they are written, each going on from where the one before it ended."""
     words: list[str] = []
     level = peak

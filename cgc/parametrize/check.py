@@ -61,6 +61,9 @@ class Check:
         params = {name: self._param(derived, copy) for name, derived in self._params.items()}
         factors = {site.place: exponent(site.values[0], site.values[copy], GROWTH) for site in self._sites}
         uses = made.uses
+        mup = self._program.mup
+        alpha = mup.value("alpha") if mup is not None else None
+        lazy = grown.deep and alpha is not None and alpha < 1.0
         growth = Growth(
             made.graphs[0],
             made.graphs[copy],
@@ -70,12 +73,11 @@ class Check:
             frozenset(use.index for use in uses.uses if use.feeds),
             uses.residual,
             {branch.index: (branch.operand, made.written(branch)) for branch in uses.branches},
+            uses.gates,
+            lazy,
         )
-        mup = self._program.mup
-        lazy = grown.deep and mup is not None and (mup.value("alpha") or 1.0) < 1.0
         for fact in coordinate_exponents(growth, local):
-            wrong = tuple(fault for fault in faults(fact) if not (lazy and fault == "update vanishes"))
-            yield Finding(grown.names, grown.deep, made.path(fact.index), fact, wrong)
+            yield Finding(grown.names, grown.deep, made.path(fact.index), fact, faults(fact, lazy))
 
     def _param(self, derived: Derived, copy: int) -> ParamScale:
         rate = exponent(derived.lr_factors[0], derived.lr_factors[copy], GROWTH)
@@ -97,7 +99,7 @@ class Check:
         grouped: dict[tuple[str, Location, str], list[Finding]] = {}
         for finding in self.findings():
             for fault in finding.faults:
-                code = _code(finding, fault)
+                code = _code(finding, fault, self._group(finding.fact))
                 place = self._place(finding, fault, scaling.table, chains)
                 fault = "" if code in ("CG0522", "CG0523") else fault
                 known = [key for key in grouped if key[0] == code and key[2] == fault]
@@ -143,8 +145,6 @@ class Check:
         return found.location if found is not None else rule.location
 
     def _group(self, fact: Fact) -> str:
-        if fact.kind == "scores":
-            return "attention"
         if fact.kind == "branch":
             return "residual"
         if fact.kind == "elementwise":
@@ -162,8 +162,8 @@ class Check:
         fact = first.fact
         match code:
             case "CG0522":
-                text = f"the scores of {listed}{more} grow"
                 power = max(fact.scale.init, fact.scale.after)
+                text = f"the scores of {listed}{more} {'grow' if power > 0 else 'vanish'}"
             case "CG0523":
                 text = f"what {listed}{more} add{'s' if one else ''} to the residual stream grows"
                 power = max(summed(fact.scale, fact.depth))
@@ -174,13 +174,15 @@ class Check:
             case _:
                 verb = "too much" if fault == "update grows" else "less and less"
                 text = f"an update of {listed}{more} moves the model {verb}"
+                if fact.kind == "scores":
+                    text = f"training moves {listed}{more} {verb}"
                 power = fact.own if fact.own != 0 else fact.scale.change
         message = f"{text} as {grows} grow{'' if len(first.names) > 1 else 's'}: Θ(n^{shown_power(power)})"
         return Diagnostic(code, message, (Label(place),), _mend(code, fact, power, first.deep))
 
 
-def _code(finding: Finding, fault: str) -> str:
-    if finding.fact.kind == "scores":
+def _code(finding: Finding, fault: str, group: str) -> str:
+    if finding.fact.kind == "scores" and group == "attention":
         return "CG0522"
     if finding.fact.kind == "branch" and finding.deep:
         return "CG0523"
@@ -209,6 +211,8 @@ def _mend(code: str, fact: Fact, power: float, deep: bool) -> str:
             f"multiply {what} by {factor.replace('m', 'depth')}, where depth is how many times as many layers there are"
         )
     match code:
+        case "CG0520" | "CG0521" if fact.kind == "scores":
+            return f"multiply the product by {factor}, where m is how much larger the sizes are than at the base"
         case "CG0520":
             if not fact.feeds:
                 return f"multiply the result by {factor}, where m is how much larger the sum is than at the base"
@@ -216,6 +220,10 @@ def _mend(code: str, fact: Fact, power: float, deep: bool) -> str:
         case "CG0521":
             what = "the result, or the learning rate," if not fact.feeds else "the learning rate"
             return f"multiply {what} by {factor}, where m is how much more is summed up than at the base sizes"
+        case "CG0522" if power < 0:
+            return (
+                "let the entries of both be Θ(1), as `rms_norm` does: the rule of `attention` divides by their number"
+            )
         case "CG0522":
             return "divide by the size of a head instead of its root: `attention { multiply by 1 / (size * given) }`"
         case _:

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from cgc.diagnostics import Label
 from cgc.elaborate.tables import evaluate
+from cgc.elaborate.values import Fault
 from cgc.ir.graph import Graph, Init, Location, Param
 from cgc.parametrize.uses import Branch, Numbers, Sizes, Use, Uses, in_order
 from cgc.program import Mup, Optimizer, Rule, Setting, Table, Train
@@ -122,11 +124,7 @@ class Derivation:
         self._scaled = scaled
         self.nodes = list(in_order(graphs[0].body))
         self._copies = range(len(graphs))
-        counts = [0.0] * len(graphs)
-        for branch in uses.branches:
-            for copy in self._copies:
-                counts[copy] += math.prod(loop[copy] for loop in branch.loops)
-        self._branches = tuple(count or 1.0 for count in counts)
+        self._branches = _branch_counts(uses, len(graphs))
 
     # ---- classification
 
@@ -165,7 +163,7 @@ class Derivation:
             "alpha": tuned.alpha,
             "m": 1.0,
             "depth": math.prod(loop[copy] / loop[1] for loop in loops),
-            "branches": self._branches[copy],
+            "branches": self._branches_beside(use)[copy],
         }
         if isinstance(use, Use):
             sizes = use.kept if group in ("embedding", "vector") else use.contracted
@@ -174,6 +172,14 @@ class Derivation:
                 names["size"] = float(use.contracted[copy])
                 names["given"] = use.contracted[copy] ** _power(use.contracted, use.given)
         return names
+
+    def _branches_beside(self, use: Use | Branch | None) -> Numbers:
+        """Return how many branches the stream has that a use writes to; of other uses, the longest stream."""
+        if isinstance(use, Branch):
+            return self._branches[use.stream]
+        streams = [branch.stream for branch in self.uses.branches if use is not None and use.index in branch.writers]
+        counts = [self._branches[stream] for stream in streams or self._branches]
+        return max(counts, default=tuple(1.0 for _ in self._copies))
 
     def _rule(self, group: str) -> Rule | None:
         return self._table.rule(group)
@@ -187,14 +193,25 @@ class Derivation:
         line = self._line(group, name)
         if line is None:
             return tuple(plain for _ in self._copies)
-        return tuple(tidy(evaluate(line.value, self._names(group, use, copy, tuned))) for copy in self._copies)
+        return tuple(self._computed(line, group, use, copy, tuned) for copy in self._copies)
 
-    def _why(self, group: str, name: str, use: Use | Branch | None) -> str:
-        """Return the rule for a quantity with the numbers that stand in it."""
+    def _computed(self, line: RuleLine, group: str, use: Use | Branch | None, copy: int, tuned: Tuned) -> float:
+        """Return what a line of the table comes to in one copy (Fault where no such number can be)."""
+        name = line.name.text
+        value = tidy(evaluate(line.value, self._names(group, use, copy, tuned)))
+        if name == "multiply" or value > 0 or (name != "init" and value == 0):
+            return value
+        message = f"`{name}` of the class `{group}` comes to {value:g}"
+        least = "above 0" if name == "init" else "at least 0"
+        hint = f"it is {least} at the base sizes and at all larger ones; here {self._why(group, name, use, copy)}"
+        raise Fault("CG0410", message, Label(line.value.location), hint=hint)
+
+    def _why(self, group: str, name: str, use: Use | Branch | None, copy: int = 0) -> str:
+        """Return the rule for a quantity with the numbers that stand in it, in one copy."""
         line = self._line(group, name)
         if line is None:
             return ""
-        names = self._names(group, use, 0, self._tuned)
+        names = self._names(group, use, copy, self._tuned)
         text = expression_text(line.value)
         shown = [key for key in ("m", "depth", "branches", "size", "alpha") if key in _words(text) and key in names]
         values = ", ".join(f"{key} = {names[key]:g}" for key in shown)
@@ -326,6 +343,16 @@ class Derivation:
         if site.group == "embedding" and len(site.params) == 1:
             return site.params[0], node.location
         return node.path or node.outputs[0].name, node.location
+
+
+def _branch_counts(uses: Uses, copies: int) -> dict[int, Numbers]:
+    """Return how many branches one pass adds to each residual stream, in each copy."""
+    counts: dict[int, Numbers] = {}
+    for branch in uses.branches:
+        before = counts.get(branch.stream, (0.0,) * copies)
+        added = (branch.terms * math.prod(loop[copy] for loop in branch.loops) for copy in range(copies))
+        counts[branch.stream] = tuple(count + more for count, more in zip(before, added, strict=True))
+    return counts
 
 
 def tidy(value: float) -> float:

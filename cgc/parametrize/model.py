@@ -8,6 +8,7 @@ from functools import cache
 from cgc.diagnostics import Diagnostic, Diagnostics, Label
 from cgc.elaborate.modules import TABLES, Modules
 from cgc.elaborate.tables import read_table
+from cgc.elaborate.values import Fault
 from cgc.parametrize.apply import apply
 from cgc.parametrize.check import Check, item_head
 from cgc.parametrize.derive import Derivation, Derived, Quantity, Site, tuned
@@ -51,7 +52,10 @@ def parametrized(program: Program) -> tuple[Program, list[Diagnostic]]:
         hint = "let what grows change sizes only; decide on the structure with another argument of the model"
         text = "the model has another structure at other sizes"
         return program, [Diagnostic("CG0512", text, tuple(labels), hint)]
-    return _applied(program, made), Check(program, made).diagnostics()
+    try:
+        return _applied(program, made), Check(program, made).diagnostics()
+    except Fault as fault:
+        return program, [fault.diagnostic]
 
 
 def _applied(program: Program, made: Derivation) -> Program:

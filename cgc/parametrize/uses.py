@@ -67,20 +67,31 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """What is added to a residual stream: operand `operand` of the node `index`, made by the products `writers`."""
+    """What is added to a residual stream: operand `operand` of the node `index`.
+
+    `writers` are the products of parameters it is a linear image of; there are none where it is normalized before it is
+    added. `terms` counts what it is a sum of, `stream` tells the residual streams of a model apart.
+    """
 
     index: int
     operand: int
     writers: frozenset[int]
     loops: tuple[Sizes, ...]
+    terms: int = 1
+    stream: int = 0
 
 
 @dataclass(slots=True)
 class Uses:
-    """All uses and branches of a graph, in order."""
+    """All uses and branches of a graph, in order.
+
+    `gates` are the products of two activations that are linear in products of parameters behind one operand alone, by
+    their places, with that operand.
+    """
 
     uses: list[Use] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
+    gates: dict[int, int] = field(default_factory=dict)
 
     @property
     def residual(self) -> frozenset[int]:
@@ -100,17 +111,26 @@ class DifferentStructure(Exception):
 class _Flow:
     """What is known of a value. Sets of values are bit masks.
 
-    `params`: it is a view of these parameters. `depends`: values it is computed from. `sums`: values it is a sum with.
-    `writers`: products of parameters it is a linear image of. `scores`: the product of activations it is, up to a
-    factor. `number`: it is this scalar.
+    `params`: it is a view of these parameters. `direct`: values it is computed from without a product of parameters,
+    `through`: with one. `sums`: values it is a sum with. `writers`: products of parameters it is a linear image of,
+    `terms`: how many of them add up. `stream`: the residual stream it is the present state of. `product`: the product
+    it is, up to a factor. `number`: it is this scalar.
     """
 
     params: frozenset[str] = frozenset()
-    depends: int = 0
+    direct: int = 0
+    through: int = 0
     sums: int = 0
     writers: frozenset[int] = frozenset()
+    terms: int = 0
+    stream: int = 0
     product: int | None = None
     number: Numbers | None = None
+
+    @property
+    def depends(self) -> int:
+        """Values it is computed from."""
+        return self.direct | self.through
 
 
 def find_uses(graphs: Sequence[Graph]) -> Uses:
@@ -175,12 +195,12 @@ class _Walk:
             self._flows[param.name] = self._fresh(frozenset((param.name,)))
         self._region([graph.body for graph in self._graphs])
         uses = [replace(use, given=self._given.get(use.index, use.given)) for use in self._found.uses]
-        return Uses(uses, self._found.branches)
+        return Uses(uses, self._found.branches, self._found.gates)
 
     def _fresh(self, params: frozenset[str] = frozenset()) -> _Flow:
         self._bit += 1
         mask = 1 << self._bit
-        return _Flow(params, mask, mask)
+        return _Flow(params, direct=mask, sums=mask, stream=self._bit)
 
     def _region(self, regions: Sequence[Region]) -> None:
         for row in twins(regions):
@@ -196,26 +216,37 @@ class _Walk:
         self._bit += 1
         mask = 1 << self._bit
         made = self._made(row, index, flows)
-        depends = mask
+        direct, through = mask, 0
         for flow in flows:
-            depends |= flow.depends
-        made = replace(made, depends=depends, sums=made.sums | mask)
+            direct |= flow.direct
+            through |= flow.through
+        if isinstance(node.op, Dot) and any(flow.params for flow in flows):
+            direct, through = mask, direct | through
+        stream = made.stream or self._bit
+        made = replace(made, direct=direct, through=through, sums=made.sums | mask, stream=stream)
         for value in node.outputs:
             self._flows[value.name] = made
 
     def _repeat(self, row: Row, ops: Sequence[Op]) -> None:
         loops = [op for op in ops if isinstance(op, Repeat)]
         op = loops[0]
+        streams: list[int] = []
         for at, (argument, given) in enumerate(zip(op.body.arguments, row[0].inputs, strict=True)):
             outer = self._flows[given.name]
-            self._flows[argument.name] = self._fresh() if at < op.carried else outer
+            if at < op.carried:
+                inside = self._fresh()
+                # two carried values that start as one are two streams from here on
+                streams.append(inside.stream if outer.stream in streams else outer.stream)
+                outer = replace(inside, stream=streams[at])
+            self._flows[argument.name] = outer
         before = self._loops
         stack = tuple(loop.stack.size if isinstance(loop.stack.size, int) else 1 for loop in loops)
         self._loops = (*before, stack)
         self._region([loop.body for loop in loops])
         self._loops = before
-        for value in row[0].outputs:
-            self._flows[value.name] = self._fresh()
+        for at, value in enumerate(row[0].outputs):
+            made = self._fresh()
+            self._flows[value.name] = replace(made, stream=streams[at]) if at < op.carried else made
 
     # ---- one node
 
@@ -239,12 +270,11 @@ class _Walk:
                 return _Flow(params=flows[0].params)
             case Where():
                 self._elementwise(row, index, flows)
-                return _Flow(writers=frozenset().union(*(flow.writers for flow in flows[1:])))
+                return _either(flows[1:])
             case Rename() | Transpose() | Cast() | Split() | Merge() | Slice():
                 return flows[0]
             case Concat():
-                params = frozenset().union(*(flow.params for flow in flows))
-                return _Flow(params, writers=frozenset().union(*(flow.writers for flow in flows)))
+                return replace(_either(flows), params=frozenset().union(*(flow.params for flow in flows)))
             case Call() | Repeat():
                 raise AssertionError("inlined, and handled before")
             case op:
@@ -277,11 +307,11 @@ class _Walk:
         for at in held:
             self._use("product", row, index, at, flows[at].params, over)
         if held:
-            return _Flow(writers=frozenset((index,)), product=index)
+            return _Flow(writers=frozenset((index,)), terms=1, product=index)
         if row[0].inputs[0] == row[0].inputs[1]:
             return _Flow()
         self._use("scores", row, index, 0, frozenset(), over)
-        return _Flow(product=index)
+        return replace(self._gated(index, flows, "mul"), product=index)
 
     def _elementwise(self, row: Row, index: int, flows: list[_Flow]) -> None:
         for at, flow in enumerate(flows):
@@ -304,13 +334,48 @@ class _Walk:
                     self._given[flow.product] = _arithmetic(op.kind, factors, other.number)
                 return flow
         self._elementwise(row, index, flows)
-        if op.kind not in ("add", "sub"):
+        if op.kind in ("mul", "div"):
+            return self._gated(index, flows, op.kind)
+        return self._sum(index, left, right) if op.kind in ("add", "sub") else _Flow()
+
+    def _sum(self, index: int, left: _Flow, right: _Flow) -> _Flow:
+        sums = left.sums | right.sums
+        for at, (added, stream) in enumerate(((left, right), (right, left))):
+            if not stream.params and _is_branch(added, stream.sums):
+                branch = Branch(index, at, added.writers, self._loops, max(added.terms, 1), stream.stream)
+                self._found.branches.append(branch)
+                return _Flow(sums=sums, stream=stream.stream)
+        return _Flow(sums=sums, writers=left.writers | right.writers, terms=left.terms + right.terms)
+
+    def _gated(self, index: int, flows: Sequence[_Flow], kind: str) -> _Flow:
+        """Return the flow of a product of two values: linear in one of them if that is all that is.
+
+        What a value is multiplied by that was computed from it (a norm, an activation) does not leave it linear.
+        """
+        if all(flow.writers for flow in flows):
             return _Flow()
         for at, flow in enumerate(flows):
-            if flow.writers and flow.depends & flows[1 - at].sums and not flows[1 - at].params:
-                self._found.branches.append(Branch(index, at, flow.writers, self._loops))
-                return _Flow(sums=left.sums | right.sums)
-        return _Flow(sums=left.sums | right.sums, writers=left.writers | right.writers)
+            if flow.writers and not flows[1 - at].depends & flow.sums and (kind == "mul" or at == 0):
+                self._found.gates[index] = at
+                return _Flow(writers=flow.writers, terms=flow.terms)
+        return _Flow()
+
+
+def _is_branch(added: _Flow, stream: int) -> bool:
+    """Tell whether a value that is added to a stream was computed from it by a product of parameters.
+
+    It is linear in such products, or (a norm stands behind them) depends on the stream by no other way: a mean that is
+    subtracted does.
+    """
+    if added.writers:
+        return bool(added.depends & stream)
+    return bool(added.through & stream) and not added.direct & stream
+
+
+def _either(flows: Sequence[_Flow]) -> _Flow:
+    """Return the flow of a value whose entries are each of one of several values."""
+    terms = max((flow.terms for flow in flows), default=0)
+    return _Flow(writers=frozenset().union(*(flow.writers for flow in flows)), terms=terms)
 
 
 def _arithmetic(kind: str, left: Numbers, right: Numbers) -> Numbers:

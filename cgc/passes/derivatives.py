@@ -35,7 +35,7 @@ from cgc.ir.ops import (
 )
 from cgc.ir.types import TensorType, is_float
 from cgc.passes.elementwise_derivatives import binary_gradient, unary_gradient
-from cgc.passes.emitter import Emitter
+from cgc.passes.emitter import Emitter, spare_name
 
 Gradients: TypeAlias = list[Value | None]
 """One for each operand; None where nothing flows."""
@@ -111,10 +111,11 @@ def _of_one(emit: Emitter, op: Cast | Reduce | Scan, g: Value, node: Node) -> Va
         case Reduce():
             return _reduce(emit, op, g, node)
         case Scan(over):
-            # What stands at i goes into all sums from i on: the whole, less the sum up to i, and i itself.
-            g = emit.widened(g, (node.output.type.dim(over),))
-            before = emit.binary("sub", emit.sum(g, (over,)), emit.one(Scan(over), g))
-            return emit.binary("add", before, g)
+            # What stands at i goes into all sums from i on. To sum from the end and not subtract from the whole keeps
+            # what is small beside what is large.
+            dim = node.output.type.dim(over)
+            turned = emit.reversed(emit.widened(g, (dim,)), dim)
+            return emit.reversed(emit.one(Scan(over), turned), dim)
 
 
 def _reduce(emit: Emitter, op: Reduce, g: Value, node: Node) -> Value:
@@ -124,7 +125,7 @@ def _reduce(emit: Emitter, op: Reduce, g: Value, node: Node) -> Value:
         case "sum":
             return g
         case "mean":
-            return emit.binary("div", g, emit.count([x.type.dim(name) for name in op.over], g.type.dtype))
+            return emit.per_count(g, [x.type.dim(name) for name in op.over])
         case "max" | "min":
             reached = emit.cast(emit.binary("eq", x, node.output), g.type.dtype)
             share = emit.binary("div", g, emit.sum(reached, op.over))
@@ -144,11 +145,11 @@ def _indexed(emit: Emitter, op: Gather | Scatter | TopK, g: Value, node: Node) -
             return [emit.one(Gather(dim.name), emit.widened(g, (dim,)), node.inputs[1]), None]
         case TopK(dim, into):
             g, index = emit.widened(g, out.dims), node.outputs[1]
-            if into.name == dim:
-                apart = ((dim, f"{dim}'"),)
-                g, index = emit.one(Rename(apart), g), emit.one(Rename(apart), index)
-            over = (f"{dim}'" if into.name == dim else into.name,)
-            return [emit.one(Scatter(node.inputs[0].type.dim(dim), over), g, index)]
+            name = into.name
+            if name == dim:
+                name = spare_name(dim, out.names)
+                g, index = emit.one(Rename(((dim, name),)), g), emit.one(Rename(((dim, name),)), index)
+            return [emit.one(Scatter(node.inputs[0].type.dim(dim), (name,)), g, index)]
 
 
 def _reshaped(emit: Emitter, op: Rename | Transpose | Split | Merge | Slice, g: Value, node: Node) -> Value:

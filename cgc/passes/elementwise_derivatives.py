@@ -81,7 +81,7 @@ def binary_gradient(
         case "max" | "min":
             return both(lambda: _extreme(emit, kind, g, a, b), lambda: _extreme(emit, kind, g, b, a))
         case "mod":
-            return both(lambda: g, lambda: emit.unary("neg", emit.mul(g, _whole(emit, a, b))))
+            return both(lambda: g, lambda: emit.mul(g, _whole(emit, a, b, y)))
         case "lt" | "le" | "gt" | "ge" | "eq" | "ne" | "and" | "or":
             return [None, None]
         case _:
@@ -108,5 +108,6 @@ def _extreme(emit: Emitter, kind: BinaryKind, g: Value, own: Value, other: Value
     return emit.where(chosen, g, tied)
 
 
-def _whole(emit: Emitter, a: Value, b: Value) -> Value:
-    return emit.unary("floor", emit.binary("div", a, b))
+def _whole(emit: Emitter, a: Value, b: Value, y: Value) -> Value:
+    """Return -⌊a / b⌋ as (y - a) / b with y = a mod b: a quotient that rounds up to a whole number stays below it."""
+    return emit.binary("div", emit.binary("sub", y, a), b)

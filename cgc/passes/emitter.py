@@ -11,8 +11,30 @@ from collections.abc import Iterable, Sequence
 from cgc.ir.builder import Builder
 from cgc.ir.dims import Dim, product
 from cgc.ir.graph import NOWHERE, Location, Node, Region, Value
-from cgc.ir.ops import Binary, BinaryKind, Cast, Constant, Op, Position, Reduce, Transpose, Unary, UnaryKind, Where
+from cgc.ir.ops import (
+    Binary,
+    BinaryKind,
+    Cast,
+    Constant,
+    Gather,
+    Op,
+    Position,
+    Reduce,
+    Rename,
+    Transpose,
+    Unary,
+    UnaryKind,
+    Where,
+)
 from cgc.ir.types import DType, TensorType
+
+
+def spare_name(name: str, taken: Iterable[str]) -> str:
+    """Return `name` with as many primes behind it as make it none of `taken`."""
+    known = set(taken)
+    while name in known:
+        name += "'"
+    return name
 
 
 class Emitter:
@@ -128,7 +150,32 @@ class Emitter:
         gone = [dim for dim in whole.dims if not part.has(dim.name)]
         lacking = [dim for dim in gone if not x.type.has(dim.name)]
         x = self.sum(x, tuple(dim.name for dim in gone))
-        return self.mul(x, self.count(lacking, x.type.dtype)) if lacking else x
+        return self._counted("mul", x, lacking) if lacking else x
+
+    def per_count(self, x: Value, dims: Sequence[Dim]) -> Value:
+        """Return `x` divided by the number of entries of `dims`."""
+        return self._counted("div", x, dims)
+
+    def reversed(self, x: Value, dim: Dim) -> Value:
+        """Return `x` with its entries along `dim` from the last to the first."""
+        name = spare_name(dim.name, x.type.names)
+        backward = self._backward(Dim(name, dim.size))
+        return self.one(Rename(((name, dim.name),)), self.one(Gather(dim.name), x, backward))
+
+    def _counted(self, kind: BinaryKind, x: Value, dims: Sequence[Dim]) -> Value:
+        # 16 bits cannot hold a large count, though they may hold the result.
+        wide: DType = "f32" if x.type.dtype in ("f16", "bf16") else x.type.dtype
+        result = self.binary(kind, self.cast(x, wide), self.count(dims, wide))
+        return self.cast(result, x.type.dtype)
+
+    def _backward(self, dim: Dim) -> Value:
+        """Return the positions along `dim` from the last to the first."""
+        key = ("backward", dim)
+        if key not in self._known:
+            positions = self.source(Position(dim))
+            last = self.one(Reduce("max", (dim.name,)), positions)
+            self._known[key] = self.binary("sub", last, positions)
+        return self._known[key]
 
     def count(self, dims: Sequence[Dim], dtype: DType) -> Value:
         """Return the number of entries of `dims` as a scalar."""

@@ -10,6 +10,7 @@ from lark import UnexpectedInput
 from lark.exceptions import VisitError
 
 from cgc.diagnostics import Diagnostic, Diagnostics, InputError, Label, Location
+from cgc.input_file import open_input
 from cgc.syntax.build import Build, LimitError
 from cgc.syntax.layout import DEEPEST, NestingError
 from cgc.syntax.mistakes import at_token, explain
@@ -33,7 +34,7 @@ def read_source(path: Path, shown: str) -> str:
     """
     here = Location(shown, 0, 0, 0, 0)
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             data = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -2,57 +2,144 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from onnx.reference import ReferenceEvaluator
+from onnx_decoding import compiled, greedy, input_shapes, public_greedy, runner, session
 from test_public_models import FAMILIES
 
 from cgc.cli import main
 
-NEW = 24
+NEW = 12
 CHOSEN = ["gpt2", "gpt_neox", "llama", "llama grouped", "llama multi-query", "llama tied"]
+FLAGS = {
+    "newest": (),
+    "ort": ("--runtime", "ort"),
+    "ort, flat": ("--runtime", "ort", "--flat"),
+    "old": ("--opset", "18"),
+    "old ort": ("--runtime", "ort", "--opset", "18"),
+}
+Array = np.ndarray[Any, Any]
 
 
-def greedy(session: Any, prompt: np.ndarray[Any, Any], count: int) -> list[int]:
-    """Return `count` tokens, each the likeliest: the prompt at once, then one token at a time."""
-    names = [value.name for value in session.get_outputs()]
-    state = {
-        value.name: np.zeros([1 if d == "batch" else 0 if d == "past" else d for d in value.shape], np.float32)
-        for value in session.get_inputs()
-        if value.name.startswith("past.")
-    }
-    found: list[int] = []
-    tokens = prompt
-    for _ in range(count):
-        results = dict(zip(names, session.run(None, {"tokens": tokens, **state}), strict=True))
-        found.append(int(results["logits"][0, -1].argmax()))
-        tokens = np.array([[found[-1]]])
-        state = {name.replace("present.", "past."): v for name, v in results.items() if name.startswith("present.")}
-    return found
-
-
-@pytest.mark.parametrize("family", CHOSEN)
-def test_greedy_tokens_equal_the_public_implementation(family: str, tmp_path: Path) -> None:
+def public(family: str) -> tuple[Any, str]:
     torch.manual_seed(1)
-    public, source = FAMILIES[family]()
-    public.eval()
-    public.save_pretrained(tmp_path / "hub")
-    (tmp_path / "m.cg").write_text(source)
-    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--kv-cache", "--weights", str(tmp_path / "hub")]
-    run = CliRunner().invoke(main, [*words, "-o", str(tmp_path / "out")])
-    assert run.exit_code == 0, run.output
-    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
-    prompt = torch.randint(1, 97, (1, 6))
-    with torch.no_grad():
-        expected = prompt
-        for _ in range(NEW):
-            expected = torch.cat((expected, public(expected).logits[:, -1:].argmax(-1)), 1)
-    assert greedy(session, prompt.numpy(), NEW) == expected[0, 6:].tolist()
+    model, source = FAMILIES[family]()
+    return model.eval(), source
+
+
+def late(prompt: Array) -> Array:
+    """Return a mask by which the second row starts two tokens late."""
+    mask = np.ones(prompt.shape, np.int64)
+    mask[1, :2] = 0
+    return mask
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+@pytest.mark.parametrize("family", CHOSEN)
+def test_greedy_tokens_equal_the_public_implementation(family: str, flags: str, tmp_path: Path) -> None:
+    model, source = public(family)
+    loaded = session(compiled(source, model, tmp_path, *FLAGS[flags]))
+    prompt = np.random.default_rng(3).integers(1, 97, (2, 6))
+    found = greedy(runner(loaded), input_shapes(loaded), prompt, late(prompt), NEW)
+    assert found[:1].tolist() == public_greedy(model, prompt[:1], NEW).tolist()
+    assert found[1:].tolist() == public_greedy(model, prompt[1:, 2:], NEW).tolist()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama grouped"])
+@pytest.mark.parametrize("flags", [(), ("--opset", "18")])
+def test_onnx_own_evaluator_gives_the_same_tokens(family: str, flags: tuple[str, ...], tmp_path: Path) -> None:
+    model, source = public(family)
+    folder = compiled(source, model, tmp_path, "--copy-weights", *flags)
+    onnx.checker.check_model(str(folder / "model.onnx"), full_check=True)
+    file = onnx.load(str(folder / "model.onnx"))
+    evaluator = ReferenceEvaluator(file)
+    names = [value.name for value in file.graph.output]
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in file.graph.input
+    }
+    prompt = np.random.default_rng(3).integers(1, 97, (2, 5))
+
+    def run(inputs: Any) -> dict[str, Array]:
+        return dict(zip(names, evaluator.run(None, dict(inputs)), strict=True))
+
+    found = greedy(run, shapes, prompt, late(prompt), 4)
+    assert found[:1].tolist() == public_greedy(model, prompt[:1], 4).tolist()
+    assert found[1:].tolist() == public_greedy(model, prompt[1:, 2:], 4).tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", FLAGS)
+@pytest.mark.parametrize("family", CHOSEN)
+def test_128_tokens(family: str, flags: str, tmp_path: Path) -> None:
+    model, source = public(family)
+    loaded = session(compiled(source.replace("context=48", "context=160"), _longer(model), tmp_path, *FLAGS[flags]))
+    prompt = np.random.default_rng(4).integers(1, 97, (2, 8))
+    found = greedy(runner(loaded), input_shapes(loaded), prompt, np.ones(prompt.shape, np.int64), 128)
+    assert found.tolist() == public_greedy(_longer(model), prompt, 128).tolist()
+
+
+def _longer(model: Any) -> Any:
+    """Return the same model for longer sequences; learned positions are drawn anew."""
+    longer = copy.deepcopy(model.config)
+    longer.max_position_embeddings = 160  # of GPT-2 too, which calls it `n_positions`
+    torch.manual_seed(1)
+    return type(model)(longer).eval()
+
+
+def test_names_and_axes_are_those_of_the_hub(tmp_path: Path) -> None:
+    model, source = public("llama grouped")
+    loaded = session(compiled(source, model, tmp_path))
+    shapes = input_shapes(loaded)
+    past = ["batch_size", 2, "past_sequence_length", 16]
+    assert list(shapes) == [
+        "input_ids",
+        "attention_mask",
+        "position_ids",
+        *(f"past_key_values.{layer}.{part}" for layer in range(2) for part in ("key", "value")),
+    ]
+    assert shapes["input_ids"] == shapes["position_ids"] == ["batch_size", "sequence_length"]
+    assert shapes["past_key_values.1.key"] == shapes["past_key_values.0.value"] == past
+    assert {value.name for value in loaded.get_outputs()} == {
+        "logits",
+        *(f"present.{layer}.{part}" for layer in range(2) for part in ("key", "value")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "there", "missing"),
+    [
+        ((), {"Attention", "RotaryEmbedding", "RMSNormalization"}, {"Softmax", "Cos", "GroupQueryAttention"}),
+        (("--runtime", "ort"), {"GroupQueryAttention", "RotaryEmbedding", "QuickGelu"}, {"Attention", "Softmax"}),
+        (("--opset", "18"), {"Softmax", "Cos"}, {"Attention", "RotaryEmbedding", "RMSNormalization", "Gelu"}),
+    ],
+)
+def test_operators_are_those_of_the_runtime(
+    flags: tuple[str, ...], there: set[str], missing: set[str], tmp_path: Path
+) -> None:
+    model, source = public("llama grouped")
+    folder = compiled(source, model, tmp_path, *flags)
+    file = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    inside = {node.op_type for function in file.functions for node in function.node}
+    assert there <= inside
+    assert not missing & inside
+    assert {function.name for function in file.functions} >= {"h", "attention", "mlp", "linear"}
+
+
+@pytest.mark.parametrize("flags", [("--opset", "12"), ("--opset", "99"), ("--runtime", "abacus")])
+def test_unknown_runtimes_and_opsets_are_said(flags: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "m.cg").write_text(public("gpt2")[1], encoding="utf-8")
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "-o", str(tmp_path / "out"), *flags]
+    run = CliRunner().invoke(main, words)
+    assert run.exit_code == 1 and "CG0805" in run.output and not (tmp_path / "out").exists()
 
 
 def test_what_has_no_cache_is_said(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from cgc.ir.ops import (
     Rename,
     Repeat,
     Scan,
+    Scatter,
     Slice,
     Split,
     TopK,
@@ -45,6 +46,8 @@ from cgc.program import Program
 
 A, B, C = Dim("a", 4), Dim("b", 6), Dim("c", 5)
 X = tensor(BATCH, SEQ, A, B)
+X_OF_B_C = tensor(SEQ, BATCH, B, C)
+ONE = Dim("one", 1)
 
 
 def one(op: Op, *types: TensorType) -> Program:
@@ -91,6 +94,15 @@ def _cases() -> dict[str, Program]:
         "gather aligned in part": one(Gather("a"), tensor(SEQ, A, B), tensor(C, SEQ, dtype="i32", of=A)),
         "gather aligned whole": one(Gather("a"), tensor(BATCH, SEQ, A), index),
         "gather aligned last": one(Gather("a"), tensor(B, SEQ, A), tensor(SEQ, dtype="i64", of=A)),
+        "scatter": one(Scatter(A, ("batch", "seq")), tensor(BATCH, SEQ, B), index),
+        "scatter inner": one(Scatter(A, ("seq", "batch")), tensor(B, SEQ, C, BATCH), index),
+        "scatter scalars": one(Scatter(A, ("batch", "seq")), tensor(SEQ, BATCH), index),
+        "scatter everything to one place": one(Scatter(A, ("seq",)), tensor(SEQ, B), tensor(dtype="i64", of=A)),
+        "scatter over what the index lacks": one(Scatter(A, ("seq", "b")), X_OF_B_C, tensor(SEQ, dtype="i32", of=A)),
+        "scatter aligned": one(Scatter(A, ("seq",)), tensor(SEQ, BATCH, B), index),
+        "scatter aligned whole": one(Scatter(A, ()), tensor(BATCH, B, SEQ), index),
+        "scatter i64": one(Scatter(A, ("seq",)), tensor(SEQ, B, dtype="i64"), tensor(SEQ, dtype="i64", of=A)),
+        "scatter onto a free size": one(Scatter(KEY, ("a",)), tensor(A, SEQ), tensor(A, dtype="i64", of=ONE)),
         "split": one(Split("b", pairs), X),
         "split first": one(Split("a", (Dim("left", 2), Dim("right", 2))), tensor(A, SEQ, BATCH)),
         "merge": one(Merge(("a", "b"), "ab"), X),

@@ -12,16 +12,24 @@ from cgc.ir.graph import Graph
 from cgc.ir.read import parse_graph
 from cgc.ir.text import print_graph
 from cgc.ir.verify import verify
+from cgc.passes.adamw import AdamW, ParamUpdate, adamw
+from cgc.passes.autodiff import autodiff
 from cgc.passes.dead_code import eliminate_dead_code
 from cgc.passes.inline import inline
 from cgc.passes.kv_cache import with_kv_cache
+from cgc.passes.loss import with_loss
 from cgc.passes.unroll import unroll
 
 FOLDER = Path(__file__).parent / "passes"
+OPTIMIZER = AdamW(0.9, 0.95, 1.0, {"a": ParamUpdate(0.5, 1e-8, 0.1), "b": ParamUpdate(eps=1e-6, fixed=0.01)})
 PASSES: dict[str, Callable[[Graph], Graph]] = {
     "inline": inline,
     "unroll": unroll,
     "dead_code": eliminate_dead_code,
+    "loss": with_loss,
+    "autodiff": autodiff,
+    "recompute": lambda graph: autodiff(graph, recompute=True),
+    "adamw": lambda graph: adamw(graph, OPTIMIZER),
     "kv_cache": lambda graph: with_kv_cache(graph).graph,
 }
 FILES = sorted(FOLDER.glob("*.in.ir"))

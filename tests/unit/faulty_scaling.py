@@ -203,6 +203,20 @@ FAULTS = {
         ("/ sqrt(head)", ""),
         ("    k = ", "    q = tanh(q) * head  # CG0522\n    k = "),
     ),
+    "mixed values times the root of head": text(
+        HEADS,
+        ("over key), k, over key)", "over key), k, over key) * sqrt(head)  # CG0520 # CG0521"),
+    ),
+    "queries and keys of length one": text(
+        HEADS,
+        ("    scores = dot(q, k, over head) / sqrt(head)", "    scores = dot(q, unit, over head)  # CG0522"),
+        (
+            "    k = linear(x, width -> heads head, bias=false) as [seq -> key]",
+            """    q = q * rsqrt(sum(q * q, over head))
+    k = linear(x, width -> heads head, bias=false) as [seq -> key]
+    unit = k * rsqrt(sum(k * k, over head))""",
+        ),
+    ),
     "weights that start equal": text(
         MLP,
         ("width = 64)", "width = 64, height = width)"),

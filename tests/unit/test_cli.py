@@ -240,7 +240,7 @@ def test_params() -> None:
     by_name = {param["name"]: param for param in data["params"]}
     assert by_name["h.mlp.up.w"]["dims"] == ["layers", "width", "ffn"]
     assert by_name["h.mlp.up.w"]["init"] == {"distribution": "truncated_normal", "mean": 0.0, "std": 0.02}
-    assert by_name["ln_f.scale"]["init"] == {"distribution": "constant", "value": 1.0}
+    assert by_name["ln_f.scale"]["init"] == {"distribution": "constant", "value": 1.0, "std": 0.0}
     table = succeed("params", "tiny.cg")
     assert all(param["name"] in table for param in data["params"])
     assert as_json("params", "two.cg", "--model", "n")["model"] == "n"

@@ -17,9 +17,10 @@ from cgc_wse.kernel_cost.collectives import (
     grouped_cycles,
     grouped_phases,
     reduce_phase,
+    ring_phase,
 )
 from cgc_wse.kernel_cost.gemm import ALGORITHMS, Tiles, cut, estimate_gemm
-from cgc_wse.kernel_cost.gemv import GROUPED, estimate_collective, estimate_gemv
+from cgc_wse.kernel_cost.gemv import GROUPED, RING, SNAKE, estimate_collective, estimate_gemv
 from cgc_wse.kernel_cost.machine import Machine, machine_of
 from cgc_wse.kernel_cost.requests import answer
 from hypothesis import given
@@ -87,6 +88,51 @@ def test_a_rectangle_reduces_rows_then_the_column() -> None:
     assert found.cycles == found.inside["travel"] + found.inside["depth"]
     both = estimate_collective(PLAIN, "allreduce", 6, 3, 8, "chain")
     assert both.cycles == found.cycles + (4 + 7 + 5)
+
+
+def test_a_ring_by_hand() -> None:
+    # 2 * 7 rounds of 8 / 8 words; the longest way is twice round the ring but for an edge: 4 * 8 - 6 hops.
+    assert ring_phase(8, 8).cycles(PLAIN) == 2 * 7 * 8 / 8 + 26 + 5 * 14
+    assert ring_phase(1, 8).cycles(PLAIN) == 0
+    found = estimate_collective(PLAIN, "allreduce", 8, 8, 16, RING)
+    assert found.cycles == 2 * ring_phase(8, 8).cycles(PLAIN)
+    assert "broadcast" not in found.total
+
+
+def test_a_snake_is_one_chain_through_all_cores() -> None:
+    found = estimate_collective(PLAIN, "reduce", 4, 3, 10, SNAKE)
+    assert found.cycles == reduce_phase("chain", 12, 5).cycles(PLAIN)
+    both = estimate_collective(PLAIN, "allreduce", 4, 3, 10, SNAKE)
+    assert both.cycles == found.cycles + 5 + 5 + 5
+
+
+@pytest.mark.parametrize("words", [1, 256, 8192])
+@pytest.mark.parametrize("cores", [2, 3, 4, 17, 64, 512])
+def test_formulas_as_published(cores: int, words: int) -> None:
+    """In closed form (Luczynski et al. 2024), T_R = 2 and a cycle for each hop."""
+    step = 5
+    assert (
+        reduce_phase("star", cores, words).cycles(PLAIN)
+        == max(words * (cores - 1), words * cores / 2 + cores - 1) + step
+    )
+    assert reduce_phase("chain", cores, words).cycles(PLAIN) == words + (step + 1) * (cores - 1)
+    assert broadcast_phase(cores, words).cycles(PLAIN) == words + cores - 1 + step
+    if cores & (cores - 1) == 0:
+        rounds = cores.bit_length() - 1
+        energy = words * cores * rounds / 2 / (cores - 1)
+        tree = max(words * rounds, energy + cores - 1) + step * rounds
+        assert reduce_phase("tree", cores, words).cycles(PLAIN) == pytest.approx(tree)
+    side = round(cores**0.5)
+    if side * side == cores:
+        energy = words * (2 * cores - 2 * side) / (cores - 1)
+        both = max(2 * words, energy + cores - 1) + step * (2 * side - 2)
+        assert reduce_phase("two-phase", cores, words).cycles(PLAIN) == pytest.approx(both)
+
+
+def test_a_ring_is_no_reduction_to_one_core() -> None:
+    with pytest.raises(TargetError) as raised:
+        answer(KernelRequest("reduce", "wse2", 4, 4, "f16", 8, algorithm="ring"), WSE3)
+    assert raised.value.code == "CG0609"
 
 
 def test_one_core_has_nothing_to_send() -> None:

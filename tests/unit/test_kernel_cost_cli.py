@@ -149,3 +149,25 @@ def test_decode_counts_the_models_dots() -> None:
 def test_a_longer_context_takes_longer() -> None:
     cycles = [data("decode", LLAMA, "--grid", "360x360", "--context", c)["cycles"] for c in ("100", "1000", "8000")]
     assert cycles == sorted(cycles)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("two_phase", "two-phase"),
+        ("Two-Phase", "two-phase"),
+        ("pipeline", "chain"),
+        ("vendor", "chain"),
+        ("star", "star"),
+    ],
+)
+def test_algorithms_have_the_names_of_papers(written: str, meant: str) -> None:
+    assert data("reduce", "--grid", "8x1", "--n", "64", "--algorithm", written)["algorithm"] == meant
+
+
+def test_auto_is_the_fastest() -> None:
+    every = ("allreduce", "--grid", "64x64", "--n", "64")
+    found = data(*every, "--algorithm", "auto")
+    assert found == data(*every)
+    assert found["cycles"] <= min(other["cycles"] for other in found["alternatives"])
+    assert {other["algorithm"] for other in found["alternatives"]} >= {"star", "chain", "tree", "snake", "ring"}

@@ -39,17 +39,29 @@ def empty(cached: Cached, batch: int) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
-def decoded(cached: Cached, weights: Any, tokens: np.ndarray[Any, Any], cuts: list[int]) -> np.ndarray[Any, Any]:
-    """Run a cached graph piece by piece; `cuts` are where a piece ends and the next starts."""
+def decoded(
+    cached: Cached,
+    weights: Any,
+    tokens: np.ndarray[Any, Any],
+    cuts: list[int],
+    mask: np.ndarray[Any, Any] | None = None,
+) -> np.ndarray[Any, Any]:
+    """Run a cached graph piece by piece; `cuts` are where a piece ends and the next starts; `mask` is of padding."""
+    names = {value.name for value in cached.graph.inputs}
     state = empty(cached, tokens.shape[0])
     found: list[np.ndarray[Any, Any]] = []
     bounds = [0, *cuts, tokens.shape[1]]
     for start, end in pairwise(bounds):
-        results = interpret(cached.graph, weights, {"tokens": tokens[:, start:end], **state}, np.float64)
+        inputs = {"tokens": tokens[:, start:end], **state}
+        if mask is not None:
+            padded = {
+                "attention_mask": mask[:, :end],
+                "position_ids": np.maximum(mask.cumsum(1) - 1, 0)[:, start:end],
+            }
+            inputs |= {name: array for name, array in padded.items() if name in names}
+        results = interpret(cached.graph, weights, inputs, np.float64)
         found.append(results["logits"])
         state = {cache.past: results[cache.present] for cache in cached.caches}
-    for cache in cached.caches:
-        assert state[cache.past].shape[-1] > 0
     return np.concatenate(found, axis=1)
 
 
@@ -66,6 +78,46 @@ def test_steps_give_what_the_whole_gives(name: str, data: st.DataObject) -> None
     tokens = np.random.default_rng(length).integers(0, 11, (2, length))
     whole = interpret(graph, weights, {"tokens": tokens}, np.float64)["logits"]
     assert np.allclose(decoded(cached, weights, tokens, cuts), whole, rtol=1e-9, atol=1e-9)
+
+
+LEARNED_FOR_KEYS = """
+model m(vocab = 11, width = 8) {
+    input tokens[batch, seq <= vocab] : id of vocab
+    param embed[vocab, width] ~ normal(std=1.0)
+    x = embed[tokens]
+    k = (x as [seq -> key]) + embed[position(key) over vocab]
+    x = x + attend(x + embed[position(seq) over vocab], k, k, over width, seq -> key)
+    output logits = dot(x, embed, over width)
+}
+"""
+PADDED = {**MODELS, "positions of keys": LEARNED_FOR_KEYS}
+
+
+@pytest.mark.parametrize("name", PADDED)
+@settings(deadline=None, max_examples=6, derandomize=True)
+@given(st.data())
+def test_sequences_that_start_late_give_what_each_gives_alone(name: str, data: st.DataObject) -> None:
+    graph = graph_of(PADDED[name])
+    cached = with_kv_cache(graph, padded=True)
+    verify(cached.graph)
+    length = data.draw(st.integers(2, 9))
+    late = data.draw(st.integers(0, length - 1))
+    cuts = sorted(data.draw(st.sets(st.integers(1, length - 1), max_size=3)))
+    weights = initialize(graph, 0)
+    tokens = np.random.default_rng(length).integers(0, 11, (2, length))
+    mask = np.ones((2, length), np.int64)
+    mask[1, :late] = 0
+    first = interpret(graph, weights, {"tokens": tokens[:1]}, np.float64)["logits"]
+    second = interpret(graph, weights, {"tokens": tokens[1:, late:]}, np.float64)["logits"]
+    got = decoded(cached, weights, tokens, cuts, mask)
+    assert np.allclose(got[:1], first, rtol=1e-9, atol=1e-9)
+    assert np.allclose(got[1:, late:], second, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"loops in loops, and one layer outside"}))
+def test_what_is_compared_with_queries_is_a_key(name: str) -> None:
+    for cache in with_kv_cache(graph_of(MODELS[name])).caches:
+        assert cache.role == ("value" if cache.path.endswith(".v") else "key")
 
 
 def test_caches_have_the_names_of_the_model_and_the_loop_in_front() -> None:

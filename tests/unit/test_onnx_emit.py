@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 import pytest
 from cgc_onnx import TARGET
+from cgc_onnx.capabilities import IR_VERSIONS, NEWEST
 from cgc_onnx.evaluate import onnxruntime_evaluator, write
-from cgc_onnx.writer import DOMAIN, IR_VERSION, OPSET
+from cgc_onnx.writer import DOMAIN
 
 from cgc.driver import load_program
 from cgc.interpret import interpret
@@ -54,8 +55,8 @@ def test_model_says_what_made_it(program: Program, tmp_path: Path) -> None:
     assert metadata["cgc.model"] == "tiny"
     assert metadata["cgc.file"].endswith("examples/tiny.cg")
     assert metadata["cgc.version"] == model.producer_version == VERSION
-    assert model.ir_version == IR_VERSION
-    assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET, DOMAIN: 1}
+    assert model.ir_version == IR_VERSIONS[NEWEST]
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": NEWEST, DOMAIN: 1}
 
 
 def test_sizes_of_inputs_and_outputs_have_names(program: Program, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from faulty_scaling import MLP, TABLE, edit, mup
 
 from cgc.analysis.exponents import Growth, ParamScale, coordinate_exponents, faults
 from cgc.cli import main
+from cgc.diagnostics import InputError
 from cgc.driver import load_program, parametrize_checked
 from cgc.elaborate.files import elaborate_file
 from cgc.ir.graph import Graph
@@ -359,3 +360,49 @@ def test_explain_names_class_rule_and_numbers(tmp_path: Path) -> None:
     data = json.loads(run("explain", path, "wte", "--format", "json").output)
     assert (data["class"], data["multiplier"], data["explanation"] + "\n") == ("embedding", 10, text)
     assert "did you mean `wte`" in CliRunner().invoke(main, ["explain", str(path), "wt"]).output
+
+
+# ---- rules that come to no possible number
+
+IMPOSSIBLE = {
+    "a division by zero at one size": ("lr = lr / (m - 2)", "division by zero", "lr / (m - 2)"),
+    "a root at a larger size": ("init = sqrt(3 - m)", "is not a number", "sqrt(3 - m)"),
+    "a rate below zero": ("lr = -lr", "`lr` of the class `hidden` comes to -", "-lr"),
+    "a deviation below zero": ("init = -std", "`init` of the class `hidden` comes to -", "-std"),
+    "a deviation of zero": ("init = std * 0", "`init` of the class `hidden` comes to 0", "std * 0"),
+    "a deviation of zero at the base": ("init = std * log(m)", "comes to 0", "std * log(m)"),
+    "an epsilon below zero": ("eps = 0 - eps", "`eps` of the class `hidden` comes to -", "0 - eps"),
+    "a weight decay below zero": ("weight_decay = 2 - m", "`weight_decay` of the class `hidden`", "2 - m"),
+}
+
+
+@pytest.mark.parametrize("tuned_std", [True, False])
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_rule_that_comes_to_no_possible_number_is_a_fault_at_its_place(name: str, tuned_std: bool) -> None:
+    line, message, place = IMPOSSIBLE[name]
+    tuned = (
+        "init std = 0.1" if tuned_std and line.startswith("init") else "",
+        "lr = 1e-2",
+        "eps = 1e-8",
+        "weight_decay = 0.1",
+        "parametrization = own",
+    )
+    text = MLP + f"parametrization own {{\n    hidden {{\n        {line}\n    }}\n}}\n"
+    text += mup("width from 32", *(setting for setting in tuned if setting))
+    for strictness in ("all", "none"):
+        with pytest.raises(InputError) as raised:
+            parametrize_checked(elaborate_file(text, "model.cg"), strictness)  # type: ignore[arg-type]
+        (found,) = raised.value.diagnostics
+        assert (found.code, message in found.message) == ("CG0410", True), found.message
+        row = text.split("\n")[found.location.line - 1]
+        assert place in row and found.location.column >= row.index("=") + 2
+
+
+def test_a_rule_may_turn_a_weight_off() -> None:
+    """A rate of zero freezes, an epsilon or a weight decay of zero is one."""
+    text = MLP + "parametrization own {\n    hidden {\n        lr = 0 * lr\n        weight_decay = 0\n    }\n}\n"
+    text += mup("width from 32", "lr = 1e-2", "weight_decay = 0.1", "parametrization = own")
+    checked = parametrize_checked(elaborate_file(text, "model.cg"), "none")
+    found = checked.programs[0].parametrization
+    assert found is not None
+    assert {(param.lr, param.weight_decay) for param in found.params if param.group == "hidden"} == {(0.0, 0.0)}

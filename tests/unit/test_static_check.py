@@ -81,6 +81,14 @@ def test_a_message_has_the_exponent_and_the_remedy() -> None:
     assert "multiply the learning rate by depth," in deep.hint
 
 
+def test_what_is_no_score_is_not_called_one() -> None:
+    start, change = faults_in(FAULTS["mixed values times the root of head"])
+    assert "grows as width grows: Θ(n^(1/2))" in start.message and "training moves `dot_2` too much" in change.message
+    assert "multiply the product by 1 / m ^ (1/2)" in start.hint == change.hint
+    (scores,) = faults_in(FAULTS["queries and keys of length one"])
+    assert "vanish as width grows: Θ(n^-1)" in scores.message and "rms_norm" in scores.hint
+
+
 def test_the_remedy_mends() -> None:
     (found,) = faults_in(FAULTS["the rate of hidden weights falls with the root"])
     assert "by 1 / m ^ (1/2)" in found.hint

@@ -79,7 +79,7 @@ def test_the_schema_turns_down_what_is_no_placement(tmp_path: Path) -> None:
 def test_examples(name: str, device: str, tmp_path: Path) -> None:
     program = example(name)
     found = written(program, device, tmp_path)
-    assert sorted(found) == ["placement.json", "placement.svg"]
+    assert sorted(found) == ["placement.json", "placement.svg", "trace.json", "viewer.html"]
     check_files(found, program)
     assert written(program, device, tmp_path) == found
     assert written(example(name), device, tmp_path) == found

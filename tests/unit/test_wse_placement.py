@@ -10,6 +10,7 @@ from cgc_wse.job import Job, other_purpose
 from cgc_wse.mode import plan, workload_of
 from cgc_wse.placement import DoesNotFit, Rectangle, Share, divide, faults, group, water_level
 from cgc_wse.plan import Plan
+from hypothesis import example as at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wafer_plans import device, example, planned, program_of
@@ -91,8 +92,13 @@ def test_examples_on_devices(name: str, wafer: str) -> None:
 
 
 def test_small_models_fit_where_they_should() -> None:
-    modes = {name: planned(example(name), load_device("wse2"))[0].mode for name in MODELS}
-    assert modes == dict.fromkeys(MODELS, "resident") | {"cerebras_gpt/13b.cg": "streaming"}
+    fits = {}
+    for name in MODELS:
+        try:
+            fits[name] = planned(example(name), load_device("wse2"), run="pipelined")[0].mode
+        except TargetError as error:
+            fits[name] = error.code
+    assert fits == dict.fromkeys(MODELS, "resident") | {"cerebras_gpt/13b.cg": "CG0655"}
 
 
 @st.composite
@@ -153,6 +159,8 @@ def test_a_division_fills_the_area(layers: list[list[float]], columns: int, rows
     assert sum(one.cores for one in areas) == area.cores
 
 
+@at(blocks=[(2.2250738585e-313, 1), (0.0, 1)], cores=2)
+@at(blocks=[(1e-313, 1), (1e-320, 50)], cores=60)
 @given(st.lists(st.tuples(st.floats(0, 1e9), st.integers(0, 50)), min_size=1, max_size=20), st.integers(1, 500))
 def test_cores_are_shared_by_work_above_what_is_needed(blocks: list[tuple[float, int]], cores: int) -> None:
     work, least = [w for w, _ in blocks], [n for _, n in blocks]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from io import StringIO
-from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -86,56 +85,50 @@ def test_numbers_of_four_bytes_take_two_lanes() -> None:
     assert (b.compute, b.sram, b.fabric) == (2 * a.compute, 2 * a.sram, 2 * a.fabric)
 
 
-def test_resident_until_the_last_byte_then_streaming() -> None:
+def test_a_pipeline_until_the_last_byte_then_none() -> None:
     program = program_of(LAYERS)
-    exact, _ = planned(program, device(16, 1, 2 * 64))
+    exact, _ = planned(program, device(16, 1, 2 * 64), run="pipelined")
     assert (exact.mode, exact.bytes) == ("resident", 16 * 2 * 64)
-    less, _ = planned(program, device(16, 1, 2 * 64 - 1))
-    assert less.mode == "streaming"
-    assert "2.05 KB" in less.reason
-    assert "2.03 KB of SRAM" in less.reason
+    less = device(16, 1, 2 * 64 - 1)
+    with pytest.raises(TargetError) as raised:
+        planned(program, less, run="pipelined")
+    assert raised.value.code == "CG0655"
+    assert "2.05 KB" in str(raised.value)
+    assert "2.03 KB of SRAM" in str(raised.value)
+    found, _ = planned(program, less)
+    assert found.mode == "streaming"
+    assert found.reason.startswith("resident does not fit: 2.05 KB")
 
 
-def test_streaming_by_hand() -> None:
-    found, _ = planned(program_of(LAYERS), replace(device(16, 1, 127), clock=1e9, off_wafer=1e9), batch=4)
-    values = figures(found)
-    # Two layers of weights; nothing sums over positions, so that nothing is in work.
-    assert (values["weights"], values["in work"]) == (2 * 64 * 2, 0)
-    # What enters and what leaves a layer, of as many sequences as the rest has room for.
-    each = 2 * 16 * 8 * 2
-    room = (16 * 127 - 256) // each
-    assert (room, values["passes"], values["sequences at once"]) == (3, 2, 2)
-    assert values["activations"] == 2 * each
-    (phase,) = found.phases
-    (placed,) = phase.placed
-    compute, stream = 2 * placed.cycles.total / 1e9, 64 * 2 / 1e9
-    assert values["layers"] == pytest.approx(2 * 16 * max(compute, stream))
-    assert values["first layer"] == pytest.approx(stream)
-    assert values["inputs and outputs"] == pytest.approx(4 * 2 * 2 * 16 * 8 / 1e9)
-    parts = ("layers", "first layer", "inputs and outputs")
-    assert isclose(values["step"], sum(values[name] for name in parts))
+def test_the_faster_way_is_taken_and_both_times_are_named() -> None:
+    program = program_of(LAYERS)
+    times = {}
+    for run in ("pipelined", "streaming"):
+        times[run] = planned(program, device(16, 4, 4096), run=run, batch=8)[0].seconds
+    found, _ = planned(program, device(16, 4, 4096), batch=8)
+    assert found.seconds == min(times.values())
+    assert found.mode == ("resident" if times["pipelined"] <= times["streaming"] else "streaming")
+    for seconds in times.values():
+        assert duration(seconds) in found.reason
 
 
-@pytest.mark.parametrize(
-    ("layers", "columns", "memory", "code"),
-    [(4, 4, 127, "CG0601"), (4, 4, 63, "CG0602"), (16, 16, 15, "CG0602")],
-)
-def test_what_fits_in_no_way_is_a_diagnostic(layers: int, columns: int, memory: int, code: str, tmp_path: Path) -> None:
-    text = LAYERS.replace("layers = 16", f"layers = {layers}")
-    program = replace(program_of(text), devices=(device(columns, 1, memory),))
+def test_what_fits_in_no_way_is_a_diagnostic(tmp_path: Path) -> None:
+    program = replace(program_of(LAYERS), devices=(device(4, 1, 120),))
     with pytest.raises(InputError) as raised:
         compile_program(program, "wse-sim", tmp_path / "out", Request(), Timings())
     (diagnostic,) = raised.value.diagnostics
-    assert diagnostic.code == code
-    assert "more than the SRAM of d" in diagnostic.message
-    assert diagnostic.hint
+    assert diagnostic.code == "CG0601"
+    assert "more than the SRAM of a core of d (120 B" in diagnostic.message
+    assert diagnostic.hint.startswith("`--seq ")
     assert not (tmp_path / "out").exists()
+    shorter = int(diagnostic.hint.split()[1].rstrip("`"))
+    compile_program(program, "wse-sim", tmp_path / "out", Request(seq=max(1, shorter // 2)), Timings())
 
 
 def test_more_blocks_than_cores_is_a_diagnostic() -> None:
     text = LAYERS.replace("        x = linear", "        x = linear(x, width -> width)\n        x = linear")
     with pytest.raises(TargetError) as raised:
-        planned(program_of(text), device(1, 1, 1 << 20))
+        planned(program_of(text), device(1, 1, 1 << 20), run="pipelined")
     assert raised.value.code == "CG0603"
 
 
@@ -189,6 +182,7 @@ def test_the_report_shows_its_numbers() -> None:
     for shown in (
         f"{program.graph.parameter_count:,}",
         duration(made["seconds_per_step"]),
+        duration(compilation.data["run"]["seconds"]),
         gigabytes(made["memory_total"]),
         made["reason"],
         f"{made['bottleneck']['resource']} of {made['bottleneck']['path']}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cgc_wse.job import Job, job_of
 from cgc_wse.mode import plan, workload_of
@@ -42,7 +43,7 @@ def device(columns: int, rows: int, memory: int, base: str = "tiny16") -> Device
     return replace(load_device(base), name="d", columns=columns, rows=rows, memory=memory)
 
 
-def planned(program: Program, device: Device, **options: int) -> tuple[Plan, Job]:
-    """Return the plan of what a program is meant for."""
-    job = job_of(program, CompileOptions(batch=options.get("batch"), seq=options.get("seq")))
-    return plan(workload_of(program.graph, job), job, device), job
+def planned(program: Program, device: Device, **options: Any) -> tuple[Plan, Job]:
+    """Return the plan of what a program is meant for; options are those of `CompileOptions`."""
+    job = job_of(program, CompileOptions(**options))
+    return plan(workload_of(program.graph, job), job, device, options.get("run")), job

@@ -75,6 +75,18 @@ REDUCTIONS: dict[str, Callable[[int, int], Phase]] = {
 """Reductions to the first core of a line, by name: (cores, link words of each) → phase."""
 
 
+def ring_phase(cores: int, words: int) -> Phase:
+    """Return the phase of a ring allreduce along a line, every core having a neighbour at most two hops away.
+
+    In 2 (P - 1) rounds each core passes on a P-th of the words: C = E / N = 2 B (P - 1) / P, over 2 (P - 1) links, and
+    the longest way goes twice round the ring of 2 (P - 1) hops, but for its last edge: L = 4 P - 6 (Luczynski et al.).
+    """
+    if cores == 1:
+        return NOTHING
+    share = 2 * words * (cores - 1) / cores
+    return Phase(share, share, max(1, 4 * cores - 6), 2 * (cores - 1))
+
+
 def reduce_phase(algorithm: str, cores: int, words: int) -> Phase:
     """Return the phase of a reduction of `words` link words along `cores` cores; one core has nothing to do."""
     return REDUCTIONS[algorithm](cores, words) if cores > 1 else NOTHING

@@ -50,7 +50,7 @@ class _Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _Context:
+class DecodeContext:
     """What all ops share: the cached dimensions, the side of the square, the machine."""
 
     cached: frozenset[str]
@@ -69,8 +69,8 @@ def decode(program: Program, device: Device, request: DecodeRequest) -> DecodeAn
         TargetError: CG0608 where the square is none of the device, CG0610 where the model has no tokens to go through,
             CG0604 and CG0606 for a wrong or missing context, CG0611 where the model does not fit.
     """
-    context = _context(program, request.context)
-    cached = _cached(program.graph)
+    context = context_of(program, request.context)
+    cached = cached_dims(program.graph)
     stages = flatten(program.graph, {**{s.name: 1 for s in program.graph.symbols}, TOKEN: context + 1})
     machine = machine_of(device, request.dtype)
     if request.side:
@@ -93,7 +93,7 @@ def decode(program: Program, device: Device, request: DecodeRequest) -> DecodeAn
     return DecodeAnswer(program.name, device, request.dtype, context, best, tuple(trials))
 
 
-def _context(program: Program, given: int | None) -> int:
+def context_of(program: Program, given: int | None) -> int:
     symbol = next((symbol for symbol in program.graph.symbols if symbol.name == TOKEN), None)
     if symbol is None:
         text = f"the inputs of `{program.name}` have no dimension `{TOKEN}` of open size"
@@ -108,7 +108,7 @@ def _context(program: Program, given: int | None) -> int:
     return max(1, context)
 
 
-def _cached(graph: Graph) -> frozenset[str]:
+def cached_dims(graph: Graph) -> frozenset[str]:
     """Return the dimensions other than `TOKEN` that are as long as there are tokens: keys and values."""
 
     def values() -> Iterator[Value]:
@@ -124,24 +124,33 @@ def _cached(graph: Graph) -> frozenset[str]:
     )
 
 
-def _held(stage: FlatStage, cached: frozenset[str], number: int) -> int:
-    """Return the bytes of one run of a stage that stay: parameters, keys and values."""
-    stay: dict[int, int] = {}
+def held_tensors(stage: FlatStage, cached: frozenset[str]) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the tensors of one run of a stage that stay, each with the block that uses it first: its parameters, and
+    keys and values. Where slices of a tensor are used, it is the whole.
+    """
+    params: dict[int, str] = {}
+    caches: dict[int, str] = {}
     for group in stage.groups:
         for application in group.applications:
             for index in application.operands:
                 tensor = stage.tensors[index]
                 cache = isinstance(application.op, Dot) and cached & tensor.shape.keys() and TOKEN not in tensor.shape
                 if tensor.param or cache:
-                    stay[tensor.root] = max(stay.get(tensor.root, 0), prod(tensor.shape.values()))
-    return number * sum(stay.values())
+                    (params if tensor.param else caches).setdefault(tensor.root, group.path)
+    return params, caches
+
+
+def held_bytes(stage: FlatStage, cached: frozenset[str], number: int) -> tuple[int, int]:
+    """Return the bytes of one run of a stage that stay: of its parameters, and of keys and values of one sequence."""
+    params, caches = (sum(prod(stage.tensors[i].shape.values()) for i in t) for t in held_tensors(stage, cached))
+    return number * params, number * caches
 
 
 def _runs(stages: list[FlatStage], cached: frozenset[str], machine: Machine) -> list[_Run]:
     return [
         _Run(stage, held)
         for stage in stages
-        for held in [_held(stage, cached, machine.number)]
+        for held in [sum(held_bytes(stage, cached, machine.number))]
         for _ in range(stage.runs)
     ]
 
@@ -157,12 +166,12 @@ def _trial(
         if run.held > capacity:
             return None
         if filled + run.held > capacity:
-            squares, filled, moved = squares + 1, 0, max(moved, _entering(run.stage))
+            squares, filled, moved = squares + 1, 0, max(moved, entering_entries(run.stage))
         filled += run.held
     if squares > room:
         return None
-    context = _Context(cached, side, machine)
-    steps = [step for stage in stages for step in _steps(stage, context)]
+    context = DecodeContext(cached, side, machine)
+    steps = [step for stage in stages for step in decode_steps(stage, context)]
     if squares > 1:
         words = machine.words(-(-moved // side))
         cycles = machine.task + Phase(words, words, side, 1).cycles(machine)
@@ -170,13 +179,13 @@ def _trial(
     return Trial(side, squares, tuple(steps))
 
 
-def _entering(stage: FlatStage) -> int:
+def entering_entries(stage: FlatStage) -> int:
     """Return the entries of the new token that enter a run of a stage."""
     shapes = (stage.tensors[i].shape for i in stage.entering)
     return max((prod(s for name, s in shape.items() if name != TOKEN) for shape in shapes if TOKEN in shape), default=0)
 
 
-def _steps(stage: FlatStage, context: _Context) -> Iterator[Step]:
+def decode_steps(stage: FlatStage, context: DecodeContext) -> Iterator[Step]:
     for group in stage.groups:
         for application in group.applications:
             if all(stage.tensors[i].generated for i in application.results):
@@ -185,7 +194,7 @@ def _steps(stage: FlatStage, context: _Context) -> Iterator[Step]:
             yield Step(f"{group.path} {opcode(application.op)}", kind, stage.runs * application.times, cycles)
 
 
-def _cost(stage: FlatStage, application: Application, context: _Context) -> tuple[str, float]:
+def _cost(stage: FlatStage, application: Application, context: DecodeContext) -> tuple[str, float]:
     """Return the kind of an op and its cycles."""
     operands = [context.sizes(stage.tensors[i].shape) for i in application.operands]
     result = context.sizes(stage.tensors[application.results[0]].shape)
@@ -204,7 +213,7 @@ def _cost(stage: FlatStage, application: Application, context: _Context) -> tupl
             return "element by element", machine.loop + machine.multiply_add(_entries(result, context))
 
 
-def _dot(operands: list[dict[str, int]], result: dict[str, int], context: _Context) -> tuple[str, float]:
+def _dot(operands: list[dict[str, int]], result: dict[str, int], context: DecodeContext) -> tuple[str, float]:
     machine, side = context.machine, context.side
     union = {name: size for shape in operands for name, size in shape.items()}
     inner = prod(size for name, size in union.items() if name not in result)
@@ -228,7 +237,7 @@ def _allreduce(machine: Machine, cores: int, words: int) -> float:
     return 2 * machine.task + grouped_cycles(machine, cores, words, best_groups(machine, cores, words))
 
 
-def _entries(shape: Mapping[str, int], context: _Context) -> int:
+def _entries(shape: Mapping[str, int], context: DecodeContext) -> int:
     """Return the entries of a tensor on a core: cached tokens along the rows, all else along the columns."""
     rows = prod(size for name, size in shape.items() if name in context.cached)
     rest = prod(size for name, size in shape.items() if name not in context.cached)

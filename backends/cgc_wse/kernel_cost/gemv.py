@@ -20,13 +20,18 @@ from cgc_wse.kernel_cost.collectives import (
     broadcast_phase,
     grouped_phases,
     reduce_phase,
+    ring_phase,
 )
 from cgc_wse.kernel_cost.estimate import Estimate
 from cgc_wse.kernel_cost.machine import Machine
 
 GROUPED = "grouped"
-ALGORITHMS = (GROUPED, *REDUCTIONS)
-"""How the parts are summed: in groups towards their middle as WaferLLM's GEMV does, or one of `REDUCTIONS`."""
+RING = "ring"
+SNAKE = "snake"
+ALGORITHMS = (GROUPED, *REDUCTIONS, RING)
+"""How parts are summed: in groups towards their middle as WaferLLM's GEMV does, by one of `REDUCTIONS` and a broadcast,
+or in a ring, after which every core has the sum.
+"""
 
 _PHASE = "max(C, E / N + L * relay) + (2 T_R + 1) * D"
 
@@ -39,6 +44,8 @@ def estimate_gemv(machine: Machine, rows: int, k: int, n: int, algorithm: str, g
         counts["groups"] = groups or best_groups(machine, rows, words)
         inner, outer, back = grouped_phases(rows, words, counts["groups"])
         sums = {"reduce_in_groups": inner, "reduce_over_groups": outer, "broadcast": back}
+    elif algorithm == RING:
+        sums = {"ring": ring_phase(rows, words)}
     else:
         sums = {"reduce": reduce_phase(algorithm, rows, words), "broadcast": broadcast_phase(rows, words)}
     local = k * machine.multiply_add(n)
@@ -60,18 +67,22 @@ def estimate_collective(machine: Machine, op: str, columns: int, rows: int, n: i
     """Return the cost of `op` over `n` entries in each core: along every row, then along the column of the sums.
 
     A broadcast runs from the root over the rectangle as words pass: down a column, and along every row from there. The
-    cycles are those of the formula alone: no start of tasks.
+    cycles are those of the formula alone: no start of tasks. `SNAKE` is one chain through all rows; after a `RING`
+    every core has the sum and nothing is broadcast.
     """
     words = machine.words(n)
     phases: dict[str, Phase] = {}
     hops = 0.0
+    if algorithm == SNAKE:
+        phases["reduce_along_snake"] = reduce_phase("chain", columns * rows, words)
+        hops = columns + rows - 2
     for name, cores in (("rows", columns), ("columns", rows)):
-        if cores == 1:
+        if cores == 1 or algorithm == SNAKE:
             continue
         reductions, back = _reductions(machine, name, cores, words, algorithm)
         phases |= {} if op == "broadcast" else reductions
         hops += back
-    if op != "reduce":
+    if op != "reduce" and algorithm != RING:
         phases["broadcast"] = Phase(words, words, hops, 1) if hops else NOTHING
     total = {name: phase.cycles(machine) for name, phase in phases.items()}
     formulas = {name: f"{_PHASE}: {_shown(phase)}" for name, phase in phases.items()}
@@ -82,6 +93,8 @@ def estimate_collective(machine: Machine, op: str, columns: int, rows: int, n: i
 
 def _reductions(machine: Machine, name: str, cores: int, words: int, algorithm: str) -> tuple[dict[str, Phase], float]:
     """Return the phases of a reduction along one side, and the hops that a broadcast from its root takes."""
+    if algorithm == RING:
+        return {f"ring_along_{name}": ring_phase(cores, words)}, 0.0
     if algorithm != GROUPED:
         phases = {f"reduce_along_{name}": reduce_phase(algorithm, cores, words)} if algorithm in REDUCTIONS else {}
         return phases, cores - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cgc.program import Device
 from cgc.target import KernelRequest, TargetError
 from cgc_wse.kernel_cost import gemm, gemv
-from cgc_wse.kernel_cost.collectives import group_counts
+from cgc_wse.kernel_cost.collectives import REDUCTIONS, group_counts
 from cgc_wse.kernel_cost.estimate import Answer, Estimate
 from cgc_wse.kernel_cost.machine import Machine, machine_of
 
@@ -95,7 +95,10 @@ def _gemv(request: KernelRequest, device: Device, machine: Machine) -> Answer:
 
 def _collective(request: KernelRequest, device: Device, machine: Machine) -> Answer:
     op, columns, rows = request.op, request.columns, request.rows
-    names = ("flood",) if op == "broadcast" else gemv.ALGORITHMS
+    names = _collectives(op, columns, rows)
+    if request.algorithm is not None and request.algorithm not in names:
+        text = f"`{request.algorithm}` leaves the sum of a part in every core: it is no reduction to one of them"
+        raise TargetError("CG0609", text, "`cgc cost allreduce`, or another algorithm")
     found = {name: gemv.estimate_collective(machine, op, columns, rows, request.n, name) for name in names}
     best = min(found, key=lambda name: found[name].cycles)
     chosen = found.pop(request.algorithm or best)
@@ -113,6 +116,15 @@ def _collective(request: KernelRequest, device: Device, machine: Machine) -> Ans
         tuple(found.values()),
         notes,
     )
+
+
+def _collectives(op: str, columns: int, rows: int) -> tuple[str, ...]:
+    """Return the algorithms of a collective on a grid; a snake needs both sides."""
+    if op == "broadcast":
+        return ("flood",)
+    snake = (gemv.SNAKE,) if columns > 1 and rows > 1 else ()
+    ring = (gemv.RING,) if op == "allreduce" else ()
+    return (gemv.GROUPED, *REDUCTIONS, *snake, *ring)
 
 
 def _padding(sizes: dict[str, int], padded: dict[str, int]) -> tuple[str, ...]:

@@ -1,0 +1,261 @@
+"""A plan for decoding: one token for each of a batch of sequences, keys and values of earlier tokens on the wafer.
+
+Layers fill squares of cores one after another, as in `kernel_cost.decode`, which times them; a square works on one
+sequence at a time, the squares on different ones as in a pipeline. Weights that do not fit stream past, layer by layer,
+every sequence using them once; keys and values always stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cgc.ir.graph import Graph
+from cgc.program import Device
+from cgc.target import TargetError
+from cgc_wse.cost import Cycles
+from cgc_wse.flatten import FlatStage, flatten
+from cgc_wse.job import Job
+from cgc_wse.kernel_cost.decode import (
+    SIDES,
+    TOKEN,
+    DecodeContext,
+    cached_dims,
+    decode_steps,
+    entering_entries,
+    held_bytes,
+)
+from cgc_wse.kernel_cost.machine import Machine, machine_of
+from cgc_wse.kernels import Kernel, Work, stages_from
+from cgc_wse.placement import Rectangle
+from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One run of a stage: bytes of its weights and of the caches of all sequences, its cycles and multiply-adds for one
+    token, and the op that takes most of them.
+    """
+
+    name: str
+    weights: int
+    caches: int
+    cycles: float
+    macs: int
+    slowest: str
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that stay."""
+        return self.weights + self.caches
+
+
+@dataclass(frozen=True, slots=True)
+class _Square:
+    layers: tuple[_Layer, ...]
+
+    @property
+    def cycles(self) -> float:
+        """Cycles for one token of one sequence."""
+        return sum(layer.cycles for layer in self.layers)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that stay in it."""
+        return sum(layer.bytes for layer in self.layers)
+
+    @property
+    def name(self) -> str:
+        """Its layers: `h.3 to h.7`."""
+        first, last = self.layers[0].name, self.layers[-1].name
+        return first if first == last else f"{first} to {last}"
+
+
+def plan_decode(graph: Graph, job: Job, device: Device, run: str | None = None) -> Plan:
+    """Return the plan of a step in which every sequence has `job.seq` tokens, the newest with it.
+
+    Raises:
+        TargetError: CG0610 where the model has no tokens to go through, CG0602 and CG0611 where it does not fit on the
+            device, CG0655 where it does not fit in the way asked for.
+    """
+    if all(symbol.name != TOKEN for symbol in graph.symbols):
+        text = f"the inputs of `{graph.name}` have no dimension `{TOKEN}` of open size"
+        raise TargetError("CG0610", text, "write the input as `input tokens[batch, seq <= context]`")
+    cached = cached_dims(graph)
+    stages = flatten(graph, dict(job.sizes))
+    machine = machine_of(device, job.precision)
+    most = min(device.columns, device.rows)
+    sides = [side for side in SIDES if side <= most] or [most]
+    plans = [
+        _pipelined(layers, side, job, device, _move(stages, side, machine))
+        for side in sides
+        for layers in [_layers(stages, cached, job, machine, side)]
+    ]
+    found = [plan for plan in plans if plan is not None]
+    if found and run != "streaming":
+        return min(found, key=lambda plan: plan.seconds)
+    layers = _layers(stages, cached, job, machine, sides[-1])
+    if run == "pipelined":
+        raise _not_fitting("CG0655", layers, sum(layer.bytes for layer in layers), job, device)
+    return _streaming(layers, sides[-1], job, device, run)
+
+
+def _layers(stages: list[FlatStage], cached: frozenset[str], job: Job, machine: Machine, side: int) -> list[_Layer]:
+    context = DecodeContext(cached, side, machine)
+    layers: list[_Layer] = []
+    # A parameter that several stages use lives in one of them.
+    for stage, owned in zip(stages, stages_from(stages), strict=True):
+        steps = list(decode_steps(stage, context))
+        weights, caches = owned.parameters * machine.number, held_bytes(stage, cached, machine.number)[1]
+        cycles = sum(step.total for step in steps) / stage.runs
+        macs = sum(a.multiply_adds * a.times for group in stage.groups for a in group.applications) // max(1, job.seq)
+        slowest = max(steps, key=lambda step: step.total).path.rpartition(" ")[0] if steps else stage.name
+        for index in range(stage.runs):
+            name = stage.name if stage.runs == 1 else f"{stage.name}.{index}"
+            layers.append(_Layer(name, weights, caches * job.batch, cycles, macs, slowest))
+    return layers
+
+
+def _move(stages: list[FlatStage], side: int, machine: Machine) -> float:
+    """Return the cycles in which the vector of a token moves on to the next square."""
+    words = machine.words(-(-max(entering_entries(stage) for stage in stages) // side))
+    return machine.task + max(words, words + side * machine.relay) + machine.step
+
+
+def _filled(layers: Sequence[_Layer], capacity: int) -> list[_Square] | None:
+    """Fill squares with whole layers, in order; None where one alone does not fit."""
+    squares: list[list[_Layer]] = [[]]
+    for layer in layers:
+        if layer.bytes > capacity:
+            return None
+        if sum(one.bytes for one in squares[-1]) + layer.bytes > capacity:
+            squares.append([])
+        squares[-1].append(layer)
+    return [_Square(tuple(square)) for square in squares]
+
+
+def _pipelined(layers: list[_Layer], side: int, job: Job, device: Device, move: float) -> Plan | None:
+    squares = _filled(layers, side * side * device.memory)
+    across = device.columns // side
+    if squares is None or len(squares) > across * (device.rows // side):
+        return None
+    moves = (len(squares) - 1) * move
+    once = sum(square.cycles for square in squares) + moves
+    slowest = max(squares, key=lambda square: square.cycles)
+    cycles = max(once, job.batch * slowest.cycles)
+    seconds = cycles / device.clock
+    time = (
+        Figure(
+            "one token", once / device.clock, "seconds", "sum over squares of cycles of their ops, and moves, / clock"
+        ),
+        Figure(
+            "slowest square", slowest.cycles / device.clock, "seconds", f"cycles of the ops of {slowest.name} / clock"
+        ),
+        Figure("moves", moves / device.clock, "seconds", f"{len(squares) - 1} times a vector over {side} cores"),
+        Figure(
+            "step", seconds, "seconds", "max(one token, sequences * slowest square): squares work on different ones"
+        ),
+    )
+    placed = tuple(
+        _placed(square, Rectangle(side * (i % across), side * (i // across), side, side), device)
+        for i, square in enumerate(squares)
+    )
+    kept = sum(square.bytes for square in squares)
+    reason = f"weights, keys and values fit on {len(squares)} squares of {side} x {side} cores: {gigabytes(kept)}"
+    layer = max((layer for square in squares for layer in square.layers), key=lambda layer: layer.cycles)
+    return Plan(
+        job,
+        device,
+        "resident",
+        reason,
+        (Phase("the whole model", 1, placed, seconds),),
+        _memory(layers, job),
+        time,
+        seconds,
+        Bottleneck(placed[0].cycles.bound, layer.slowest),
+        "keys and values of every sequence stay on the wafer",
+        min(job.batch, len(squares)),
+        depth=len(squares),
+    )
+
+
+def _placed(square: _Square, area: Rectangle, device: Device) -> Placed:
+    macs = sum(layer.macs for layer in square.layers)
+    compute = macs / (device.multiply_adds * area.cores)
+    kernel = Kernel(square.name, "layers", "", Work(macs), Work(), Work(), 0, 0, 0, 0, 0)
+    return Placed(square.name, square.name, kernel, area, Cycles(compute, 0.0, square.cycles), square.bytes)
+
+
+def _streaming(layers: list[_Layer], side: int, job: Job, device: Device, run: str | None) -> Plan:
+    """Return a step in which the weights stream past a square that works on the sequences one after another."""
+    weights, caches = sum(layer.weights for layer in layers), sum(layer.caches for layer in layers)
+    ahead = 2 * max(layer.weights for layer in layers)
+    capacity = side * side * device.memory
+    if ahead > capacity:
+        text = (
+            f"the weights of two layers take {gigabytes(ahead)}, {gigabytes(ahead - capacity)} more than a square of "
+        )
+        text += f"{side} x {side} cores of {device.name} ({gigabytes(capacity)})"
+        raise TargetError("CG0602", text, "a smaller width, or a device with more memory or cores")
+    if caches + ahead > capacity:
+        raise _not_fitting("CG0611", layers, caches + ahead, job, device)
+    rows: list[tuple[_Layer, float]] = [
+        (layer, max(job.batch * layer.cycles / device.clock, layer.weights / device.off_wafer)) for layer in layers
+    ]
+    first = layers[0].weights / device.off_wafer
+    seconds = sum(time for _, time in rows) + first
+    compute = job.batch * sum(layer.cycles for layer in layers) / device.clock
+    stream = weights / device.off_wafer
+    time = (
+        Figure("streaming", stream, "seconds", "weights of all layers / off_wafer"),
+        Figure("ops", compute, "seconds", f"sequences * cycles of all ops on {side} x {side} cores / clock"),
+        Figure("first layer", first, "seconds", "its weight bytes / off_wafer: nothing to overlap with"),
+        Figure(
+            "step", seconds, "seconds", "sum over layers of max(sequences * cycles / clock, streaming) + first layer"
+        ),
+    )
+    area = Rectangle(0, 0, side, side)
+    phases = tuple(
+        Phase(layer.name, 1, (_placed(_Square((layer,)), area, device),), seconds) for layer, seconds in rows
+    )
+    memory = (
+        Figure("weights", ahead, "bytes", f"2 * weights of the largest layer * {job.number} B ({job.precision})"),
+        Figure("KV cache", caches, "bytes", _cache_formula(job)),
+    )
+    held = f"{gigabytes(weights)} of weights and {gigabytes(caches)} of keys and values"
+    reason = "as asked for" if run == "streaming" else f"{held} do not fit on squares of whole layers"
+    bound = Bottleneck("off-wafer", "") if stream > compute else Bottleneck("fabric", layers[-1].slowest)
+    text = "weights stream past, keys and values stay on the wafer"
+    return Plan(job, device, "streaming", reason, phases, memory, time, seconds, bound, text, job.batch)
+
+
+def _memory(layers: list[_Layer], job: Job) -> tuple[Figure, ...]:
+    return (
+        Figure(
+            "weights", sum(one.weights for one in layers), "bytes", f"parameters * {job.number} B ({job.precision})"
+        ),
+        Figure("KV cache", sum(one.caches for one in layers), "bytes", _cache_formula(job)),
+    )
+
+
+def _cache_formula(job: Job) -> str:
+    return f"{job.batch} sequences * {job.seq:,} tokens * keys and values of all layers * {job.number} B"
+
+
+def _not_fitting(code: str, layers: list[_Layer], needed: int, job: Job, device: Device) -> TargetError:
+    capacity = device.cores * device.memory
+    weights, caches = sum(layer.weights for layer in layers), sum(layer.caches for layer in layers)
+    room = capacity - (needed - caches)
+    hints = ["a device with more memory or cores"]
+    if caches and room > 0:
+        fewer, shorter = int(job.batch * room / caches), int(job.seq * room / caches)
+        hints = [f"`--batch {fewer}`"] * (1 <= fewer < job.batch) + [f"`--seq {shorter}`"] * (shorter > 0) + hints
+    if code == "CG0655":
+        hints.insert(0, "`--run streaming`")
+    over = f", {gigabytes(needed - capacity)} more than" if needed > capacity else "; in whole layers that is more than"
+    return TargetError(
+        code,
+        f"decoding {job.batch} sequences of {job.seq:,} tokens takes {gigabytes(weights)} of weights and "
+        f"{gigabytes(caches)} of keys and values{over} the SRAM of {device.name} ({gigabytes(capacity)})",
+        ", or ".join(hints),
+    )

@@ -1,0 +1,97 @@
+"""Messages that bring a tensor from one layout to another.
+
+Every core that needs a part gets it from the nearest core that holds it, itself first; a part that several cores need
+from one travels once, along a tree of X-Y routes. Broadcast, all-gather, all-to-all, shift and transposition are all
+of this kind; they differ in the layouts alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+from cgc_wse.partition.layout import Layout, Shape, Tile, count, overlap, tiles
+from cgc_wse.placement import Rectangle as Rectangle
+
+Core: TypeAlias = tuple[int, int]
+"""Column and row on the wafer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a tensor on its way: from `source` to all of `targets`, one of which may be the source itself."""
+
+    source: Core
+    targets: tuple[Core, ...]
+    region: Tile
+
+
+def cores_of(area: Rectangle) -> tuple[Core, ...]:
+    """Return the cores of a rectangle, row by row."""
+    return tuple((area.x + c, area.y + r) for r in range(area.height) for c in range(area.width))
+
+
+def held(layout: Layout, shape: Shape, area: Rectangle) -> dict[Core, Tile]:
+    """Return the tile of every core that holds one with entries in it."""
+    found = zip(cores_of(area), tiles(layout, shape), strict=True)
+    return {core: tile for core, tile in found if tile is not None and count(tile)}
+
+
+def parts(shape: Shape, before: Layout, area: Rectangle, after: Layout, target: Rectangle) -> list[Part]:
+    """Return the parts that fill `after` on `target` out of `before` on `area`, sources row by row.
+
+    A source's parts that go farthest come first. A part whose only target is its source does not travel.
+    """
+    holders: dict[Tile, list[Core]] = defaultdict(list)
+    for core, tile in held(before, shape, area).items():
+        holders[tile].append(core)
+    takers: dict[Tile, list[Core]] = defaultdict(list)
+    for core, tile in held(after, shape, target).items():
+        takers[tile].append(core)
+    found: dict[tuple[Core, Tile], list[Core]] = defaultdict(list)
+    for wanted, cores in takers.items():
+        for tile, sources in holders.items():
+            region = overlap(wanted, tile)
+            if region is not None:
+                near = set(sources)
+                for core in cores:
+                    found[core if core in near else _nearest(core, sources), region].append(core)
+    ordered = sorted(
+        found.items(), key=lambda item: (item[0][0][1], item[0][0][0], -_farthest(item[0][0], item[1]), item[0][1])
+    )
+    return [Part(source, tuple(targets), region) for (source, region), targets in ordered]
+
+
+def _farthest(source: Core, targets: list[Core]) -> int:
+    return max(abs(x - source[0]) + abs(y - source[1]) for x, y in targets)
+
+
+def _nearest(core: Core, sources: list[Core]) -> Core:
+    if len(sources) == 1:
+        return sources[0]
+    return min(sources, key=lambda s: (abs(s[0] - core[0]) + abs(s[1] - core[1]), s[1], s[0]))
+
+
+def route(source: Core, target: Core) -> list[Core]:
+    """Return the cores on the way, along the row first, then along the column; both ends included."""
+    (x, y), (to_x, to_y) = source, target
+    way = [source]
+    while x != to_x:
+        x += 1 if to_x > x else -1
+        way.append((x, y))
+    while y != to_y:
+        y += 1 if to_y > y else -1
+        way.append((x, y))
+    return way
+
+
+def tree(source: Core, targets: tuple[Core, ...]) -> dict[Core, tuple[Core, ...]]:
+    """Return the tree along which a part travels: for each router the routers that it hands the part on to."""
+    children: dict[Core, dict[Core, None]] = {}
+    for target in targets:
+        way = route(source, target)
+        for here, there in pairwise(way):
+            children.setdefault(here, {})[there] = None
+    return {here: tuple(there) for here, there in children.items()}

@@ -1,0 +1,81 @@
+"""Solving a problem of the ISPD 2020 contest: from its kernels to a solution file, with bounds and gaps."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cgc.target import PlaceProgress
+from cgc_wse.place.bound import Bounder, Bounds
+from cgc_wse.place.contest_kernels import performance
+from cgc_wse.place.geometry import Rectangle
+from cgc_wse.place.kgraph import Contest
+from cgc_wse.place.search import ROUNDS, RUNS, Limits, search, spots_of
+from cgc_wse.place.shelf import shelves
+from cgc_wse.place.solution import PlacedKernel, Scored, area_of, score
+from cgc_wse.place.starts import start_times
+from cgc_wse.place.tree import Spot
+
+CLOSING = 1.5
+"""Seconds kept of a time limit, for starting and for writing the solution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """A legal solution, what it is worth, what nothing can beat, and how the search went."""
+
+    placed: tuple[PlacedKernel, ...]
+    areas: tuple[Rectangle, ...]
+    scored: Scored
+    bounds: Bounds
+    steps: int
+    cut: str
+    seconds: float
+
+
+def solve(
+    contest: Contest, *, method: str, seed: int, time_limit: float | None, report: Callable[[PlaceProgress], None]
+) -> Solved:
+    """Return the best solution found by `method`: `search`, or the baseline `shelf`.
+
+    Raises:
+        Unplaceable: there is no solution.
+        NothingFound: none was found.
+    """
+    began = time.monotonic()
+    steps, cut = 0, ""
+    problem = contest.engine
+    if method == "shelf":
+        bounder = Bounder(problem)
+        bounds = bounder.bounds()
+        _, spots = shelves(problem, start_times(bounds.time), bounder.hopeless)
+    else:
+        deadline = None if time_limit is None else began + max(time_limit - CLOSING, 0.0)
+        found = search(problem, Limits(seed, ROUNDS, _workers(), deadline), report)
+        bounds, steps, cut = found.bounds, found.steps, found.cut
+        spots = spots_of(problem, found.best)
+    placed = realized(contest, spots)
+    areas = tuple(
+        area_of(performance(kernel.convs, one.execution), one)
+        for kernel, one in zip(contest.kernels, placed, strict=True)
+    )
+    return Solved(placed, areas, score(contest, placed), bounds, steps, cut, time.monotonic() - began)
+
+
+def _workers() -> int:
+    """Return the number of processes: no more than there are cores for, nor than there is use for."""
+    return min(RUNS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def realized(contest: Contest, spots: Sequence[Spot]) -> tuple[PlacedKernel, ...]:
+    """Return every kernel at its fastest in its rectangle, in the middle of it where it needs less."""
+    placed = []
+    for kernel, (x, y, width, height) in zip(contest.kernels, spots, strict=True):
+        found = kernel.realize(width, height, contest.engine.side)
+        assert found is not None, "rectangles come from the kernel's own curve"
+        execution, turned = found
+        needs = area_of(performance(kernel.convs, execution), PlacedKernel(execution, x, y, turned))
+        placed.append(PlacedKernel(execution, x + (width - needs.width) // 2, y + (height - needs.height) // 2, turned))
+    return tuple(placed)
