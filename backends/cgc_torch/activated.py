@@ -35,7 +35,8 @@ class {cls}(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Map x [..., in], weight [out, in], bias [out] to [..., out]."""
         ctx.save_for_backward(x, weight)
-        return F.linear({value}, weight, bias)
+        active = {value}
+        return F.linear(active, weight, bias)
 
     @staticmethod
     def backward(
@@ -45,8 +46,8 @@ class {cls}(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad, grad_weight, grad_bias = grads[0].flatten(0, -2), None, None
         if ctx.needs_input_grad[1]:
-            active = {value}.flatten(0, -2).to(grad.dtype)
-            grad_weight = grad.mT @ active
+            active = {value}
+            grad_weight = grad.mT @ active.flatten(0, -2).to(grad.dtype)
             del active
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum(0)
@@ -57,6 +58,15 @@ class {cls}(torch.autograd.Function):
 
 def {function}(x: Tensor, linear: nn.Linear) -> Tensor:
     """Return linear({value})."""
+    if torch.compiler.is_compiling():  # the compiler asks checkpoints what to keep
+
+        def layer(x: Tensor) -> Tensor:
+            active = {value}
+            made: Tensor = linear(active)
+            return made
+
+        kept: Tensor = checkpoint(layer, x, use_reentrant=False)
+        return kept
     out: Tensor = {cls}.apply(  # type: ignore[no-untyped-call]
         x, linear.weight, linear.bias
     )
