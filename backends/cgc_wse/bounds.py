@@ -1,8 +1,9 @@
-"""What no plan can beat: a lower bound on the time of a step, for each way to run. It holds under the model's own costs.
+"""What no plan can beat: a lower bound on the time of a step, for each way to run. It holds under the model's own
+costs.
 
 Resident: the cores that all blocks need for their work, memory and borders are those of the wafer, whatever their
-rectangles and their order. Streaming: one layout for all layers, any passes and slices, whatever is stored where it fits.
-Decoding: every core computes and reads all the time. The link off the wafer is counted in all three.
+rectangles and their order. Streaming: one layout for all layers, any passes and slices, whatever is stored where it
+fits. Decoding: every core computes and reads all the time. The link off the wafer is counted in all three.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from cgc.analysis.flops import forward_work, training_flops
 from cgc.program import Device, Program
 from cgc.target import CompileOptions, TargetError
+from cgc_wse.bounds import bound_of
 from cgc_wse.cluster import counts_to_compare, energy_data, run_data, scaling_data
 from cgc_wse.cost import peak_flops
-from cgc_wse.bounds import bound_of
 from cgc_wse.data import device_data, lever_data, placement_json, plan_data
 from cgc_wse.job import Job, Purpose, job_of, other_purpose
 from cgc_wse.ledger import tensor_rows

@@ -15,7 +15,7 @@ from cgc_wse.place.tree import Nested
 
 
 class Cells:
-    """Curves of all groups of up to `longest` consecutive kernels, each in the best of all trees that keep their order."""
+    """Curves of all runs of up to `longest` kernels, each in the best of all trees that keep its order."""
 
     def __init__(self, order: Sequence[int], curves: Sequence[Curve], longest: int) -> None:
         self.order = order

@@ -1,7 +1,7 @@
 """Blocks of a model as kernels of the engine: their shape curves, their bound, and their placement on a whole wafer.
 
-A block takes T cycles on a rectangle where it has enough cores for its work and for what it holds, and where its sides are
-long enough for what crosses them (the formulas of `cgc_wse.cost`, solved for the rectangle):
+A block takes T cycles on a rectangle where it has enough cores for its work and for what it holds, and where its sides
+are long enough for what crosses them (the formulas of `cgc_wse.cost`, solved for the rectangle):
 
     cores ≥ max(work / T, least)   short side ≥ few / T   long side ≥ many / T
 """
@@ -14,10 +14,10 @@ from math import ceil, inf
 
 import numpy as np
 
-from cgc_wse.placement import DoesNotFit, Rectangle, Share, group, water_level
 from cgc_wse.place.bands import Bands, Cells
-from cgc_wse.place.shapes import Curve, Ints, inverted
+from cgc_wse.place.shapes import Curve, Ints
 from cgc_wse.place.tree import Nested, SlicingTree
+from cgc_wse.placement import DoesNotFit, Rectangle, Share, group, water_level
 
 PRECISION = 1e-3
 """The bisection over time ends at this relative precision."""
@@ -249,7 +249,7 @@ def _halved(share: Share, columns: float, rows: float) -> Nested:
 def _fastest(
     tree: SlicingTree, blocks: Sequence[Block], grid: tuple[int, int], bound: float, limit: float
 ) -> float | None:
-    """Return the least cycles at which a tree fits on the grid, if they are under a limit; its curves are set to them."""
+    """Return the least cycles at which a tree fits on the grid, if under a limit; its curves are set to them."""
     columns, rows = grid
     low = high = max(bound, 1e-9)
 
