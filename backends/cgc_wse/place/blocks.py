@@ -108,6 +108,8 @@ def place_blocks(
     bound = least_cycles(blocks, columns, rows)
     if bound == inf:
         return None
+    # Blocks that do nothing need no time; divisions by it need some.
+    bound = max(bound, 1e-9)
     found: tuple[float, list[Rectangle]] | None = None
     grid = columns, rows
     for nested in _trees(layers, columns, rows, bound):
@@ -119,6 +121,9 @@ def place_blocks(
             found = _better(found, SlicingTree(rows_of_layers, len(blocks)), blocks, grid, bound, start)
     return found
 
+
+SLOWEST = 1e6
+"""Nothing is searched that is so many times slower than the bound."""
 
 CLOSE = 1.03
 """A placement whose slowest block takes no longer than this many times the bound is not improved on."""
@@ -251,7 +256,7 @@ def _fastest(
 ) -> float | None:
     """Return the least cycles at which a tree fits on the grid, if under a limit; its curves are set to them."""
     columns, rows = grid
-    low = high = max(bound, 1e-9)
+    low = high = bound
 
     def fits(cycles: float) -> bool:
         known: dict[tuple[int, int, int], Curve] = {}
@@ -264,10 +269,10 @@ def _fastest(
         tree.set_curves(curves)
         return tree.heights_of(tree.root).item(columns) <= rows
 
+    if not fits(min(limit, SLOWEST * bound)):
+        return None
     while not fits(high):
-        low, high = high, 1.25 * high
-        if low >= limit or high > 1e6 * max(bound, 1e-9):
-            return None
+        low, high = high, min(1.25 * high, limit, SLOWEST * bound)
     while high - low > PRECISION * high:
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)

@@ -45,6 +45,9 @@ NEAR = 1.05
 WORTH = 0.01
 """A fast arrangement is preferred to one that costs less by no more than this part."""
 
+PATIENCE = 10
+"""A search ends after so many rounds that found nothing better."""
+
 PROVED = 5e-4
 """A search ends where the best is so close to the bound."""
 
@@ -98,8 +101,10 @@ def search(problem: PlaceProblem, limits: Limits, report: Callable[[PlaceProgres
         try:
             pool = _starts(problem, bounds, executor, limits.deadline)
             report(PlaceProgress("bands", 0, limits.rounds, pool[0].cost if pool else None, bounds.score))
+            since, best = 0, float("inf")
             for number in range(limits.rounds if pool else 0):
-                if pool[0].cost <= bounds.score * (1 + PROVED):
+                since, best = (since + 1, best) if pool[0].cost >= best else (0, pool[0].cost)
+                if since > PATIENCE or best <= bounds.score * (1 + PROVED):
                     break
                 if not limits.left():
                     cut = "the time limit"
@@ -166,8 +171,9 @@ def _round(
 
 
 def steps_of(problem: PlaceProblem) -> int:
-    """Return the steps of one run of annealing: fewer where each takes long."""
-    return max(2000, 600_000 // (len(problem.kernels) + 16))
+    """Return the steps of one run of annealing: fewer where each takes long, or where there is little to change."""
+    count = len(problem.kernels)
+    return min(1000 * count, max(2000, 600_000 // (count + 16)))
 
 
 def _run(
