@@ -87,6 +87,9 @@ def _facts(data: Mapping[str, Any], main: Mapping[str, Any]) -> Table:
     for name in shown:
         table.add_row(f"FLOPs {name}", f"{flops[name]:.4g}", flops[f"{name}_formula"])
     table.add_row("step", duration(main["seconds_per_step"]), "see below")
+    bound = main["bound"]
+    text = f"no {main['mode']} step is faster: {bound['formula']}"
+    table.add_row("lower bound", duration(bound["seconds_per_step"]), f"{text}; gap {100 * bound['gap']:.1f}%")
     table.add_row(
         "tokens/s",
         f"{main['tokens_per_second']:,.0f}",

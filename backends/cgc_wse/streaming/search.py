@@ -16,7 +16,7 @@ import numpy as np
 from cgc.program import Device
 from cgc_wse.job import Job
 from cgc_wse.streaming.layout import Cost, Floats, Wafer
-from cgc_wse.streaming.work import KernelWork, StageWork
+from cgc_wse.streaming.work import KernelWork, OtherProduct, StageWork
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 """Into how many passes a batch, and into how many slices a pass, is cut."""
@@ -146,6 +146,40 @@ class Search:
     def work(self, slices: Sequence[int]) -> Floats:
         """Return the bytes of a core for what is in work inside a stage at most."""
         return _largest([self._work(stage, slice_) for stage, slice_ in enumerate(slices)])
+
+    @property
+    def stages(self) -> int:
+        """The number of stages."""
+        return len(self._works)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of a core."""
+        return self._device.memory
+
+    @property
+    def stores(self) -> bool:
+        """Whether more may be stored than what enters a layer."""
+        return self._training and not self._job.recompute
+
+    def runs(self, stage: int) -> int:
+        """Return how often a stage runs."""
+        return self._works[stage].stage.runs
+
+    def work_of(self, stage: int, slice_: int) -> Floats:
+        """Return the bytes of a core for what is in work inside one stage."""
+        return self._work(stage, slice_)
+
+    def slice_seconds(self, stage: int, slice_: int) -> tuple[Floats, tuple[Floats, ...], Floats]:
+        """Return the seconds of one run for one slice: forward, made again at every level, back."""
+        found = self._slice(stage, slice_)
+        return found.forward, found.again, found.back
+
+    def falls(self, stage: int) -> bool:
+        """Return whether a stage has ops that may take less time for more sequences, by rounding."""
+        kernels = self._works[stage].kernels
+        ops = (op for kernel in kernels for part in (kernel.forward, kernel.back, *kernel.again) for op, _ in part)
+        return any(isinstance(op, OtherProduct) for op in ops)
 
     def _work(self, stage: int, slice_: int) -> Floats:
         key = stage, slice_
