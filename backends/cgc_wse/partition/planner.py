@@ -77,7 +77,9 @@ class _Planning:
         for segment, (start, end) in enumerate(_stretches(nodes, areas)):
             self._stretch(nodes[start:end], areas[start], segment)
         self._unread()
-        return Plan(self._run, self._reason, tuple(self._places), self._homes, tuple(found), self._cycles, self._planner.solved)
+        return Plan(
+            self._run, self._reason, tuple(self._places), self._homes, tuple(found), self._cycles, self._planner.solved
+        )
 
     def _stretch(self, nodes: Sequence[Node], area: Rectangle, segment: int) -> None:
         made = {value.name for node in nodes for value in node.outputs}
