@@ -344,6 +344,10 @@ def _give(text: str, output: str | None, as_json: str) -> None:
 @options(FILE, SET, MODEL, FORMAT, click.option("--target", "targets", multiple=True, help="Only this target."))
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random weights and inputs.")
 @click.option("--full", is_flag=True, help="At the file's sizes instead of a shrunken copy.")
+@click.option(
+    "--weights", type=click.Path(), help="A checkpoint: compare with PyTorch on it, logits and greedy tokens."
+)
+@click.option("--tokens", type=click.IntRange(2), default=64, show_default=True, help="With --weights: how many.")
 def verify(
     file: str,
     settings: tuple[str, ...],
@@ -352,11 +356,19 @@ def verify(
     targets: tuple[str, ...],
     seed: int,
     full: bool,
+    weights: str | None,
+    tokens: int,
 ) -> None:
     """Run every target against the NumPy reference on random weights, and print the largest difference of each."""
-    from cgc.verification import verify_file
+    from cgc.verification import Verification, verify_file
+    from cgc.weights_verification import WeightsVerification, verify_weights
 
-    verification = verify_file(file, parse_overrides(settings), model, targets, seed, full)
+    overrides = parse_overrides(settings)
+    verification: Verification | WeightsVerification
+    if weights is not None:
+        verification = verify_weights(file, overrides, model, targets, weights, tokens, seed)
+    else:
+        verification = verify_file(file, overrides, model, targets, seed, full)
     if as_json == "json":
         print_json(verification.to_json())
     else:

@@ -110,6 +110,22 @@ class Target(Protocol):
         ...
 
 
+Decoder: TypeAlias = "Callable[[Arrays, np.ndarray[Any, Any], int], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]"
+"""(weights by parameter path, prompt [batch, seq], how many tokens) → tokens chosen greedily [batch, count], and the
+logits that each was chosen by [batch, count, vocab]."""
+
+
+@runtime_checkable
+class DecodingTarget(Protocol):
+    """What a target offers beside `Target` where it can decode token by token, with a cache."""
+
+    name: str
+
+    def decoders(self, program: Program) -> Iterable[tuple[str, Decoder]]:
+        """Return every way of decoding on this machine, by a name to print; raises TargetError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class KernelRequest:
     """One kernel to be timed on a rectangle of `columns` × `rows` cores; sizes are of the whole kernel.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cgc.diagnostics import InputError
-from cgc.driver import find_target, load_program
+from cgc.driver import UsageError, find_target, load_program
 from cgc.elaborate.values import Scalar
 from cgc.ir.graph import Graph
 from cgc.program import Program
@@ -95,12 +95,20 @@ class Verification:
 def verify_file(
     file: str, overrides: Mapping[str, Scalar], model: str | None, targets: tuple[str, ...], seed: int, full: bool
 ) -> Verification:
-    """Run the model of a file through every target that is installed (or `targets`); errors as `load_program`."""
+    """Run the model of a file through every target that is installed (or `targets`).
+
+    Raises:
+        InputError: as `load_program`.
+        UsageError: none of `targets` has anything that computes, or as `load_program`.
+    """
     program = load_program(file, overrides, model)
     shrunken: dict[str, Scalar] = {}
     if not full:
         program, shrunken = _shrunk(file, overrides, model, program)
-    return Verification(program, shrunken, tuple(verify_program(program, targets or tuple(target_names()), seed)))
+    outcomes = tuple(verify_program(program, targets or tuple(target_names()), seed))
+    if targets and not outcomes:
+        raise UsageError(f"--target {targets[0]}: what it makes computes nothing that could be compared")
+    return Verification(program, shrunken, outcomes)
 
 
 def _shrunk(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cgc.program import Program
-from cgc.target import Compilation, CompileOptions, Evaluator
+from cgc.target import Compilation, CompileOptions, Decoder, Evaluator
 
 
 class OnnxTarget:
@@ -40,6 +40,12 @@ class OnnxTarget:
             ("onnxruntime", onnxruntime_evaluator(program)),
             ("onnx reference", reference_evaluator(program)),
         )
+
+    def decoders(self, program: Program) -> Iterable[tuple[str, Decoder]]:
+        """Return ONNX Runtime with each set of operators that a model for decoding is written in."""
+        from cgc_onnx.evaluate import WAYS, onnxruntime_decoder
+
+        return tuple((way, onnxruntime_decoder(program, way)) for way in WAYS)
 
 
 TARGET = OnnxTarget()

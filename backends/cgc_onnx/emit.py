@@ -15,6 +15,7 @@ from cgc.program import Program
 from cgc.target import Artifact, CompileOptions, TargetError
 from cgc.version import VERSION
 from cgc_onnx.capabilities import Profile, profile
+from cgc_onnx.deployment import deployment
 from cgc_onnx.functions import Structure, opset_imports
 from cgc_onnx.layout import Parameter, declare
 from cgc_onnx.linked import Linked, file_orders, link_artifacts, linked, write_linked
@@ -153,8 +154,9 @@ def _place(
         ]
         return [], []
     stay: list[Linked] = []
-    if isinstance(weights, CheckpointWeights):
-        stay, parameters = linked(parameters, weights, form.precision, form.over)
+    # Few bits are for a small folder: it would not be one with the whole checkpoint in it.
+    if isinstance(weights, CheckpointWeights) and form.how is None:
+        stay, parameters = linked(parameters, weights, form.precision)
     stored = plan(parameters, form.precision, form.how, form.over)
     initializers: list[Initializer] = [*write_linked(writer, stay), *write_initializers(writer, stored, DATA)]
     graph.initializers = initializers
@@ -254,4 +256,6 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
             write_weights(path, emission.stored, emission.params, present, params)
 
         files.append(Artifact(DATA, write_data))
+    if options.caches:
+        files += deployment(program, options.caches, MODEL, written_for, weights)
     return emission, tuple(files)

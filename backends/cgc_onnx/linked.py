@@ -12,7 +12,7 @@ import errno
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -61,19 +61,18 @@ def linked(
     parameters: Sequence[tuple[Param, Parameter]],
     weights: CheckpointWeights,
     precision: DType | None = None,
-    quantized: Collection[str] = (),
 ) -> tuple[list[Linked], list[tuple[Param, Parameter]]]:
     """Return the tensors that can stay in the file, and the parameters of the others.
 
-    Those are what is quantized, or is in another `precision` than the one asked for.
+    Those are in another `precision` than the one asked for, or lie otherwise than the graph can take them.
     """
     stay: list[Linked] = []
     others: list[tuple[Param, Parameter]] = []
     for param, parameter in parameters:
         dims = tuple(static_size(dim) for dim in parameter.stored)
         layers = weights.located[param.name]
-        if param.name in quantized or (() not in layers and len(parameter.loops) < param.stacked):
-            others.append((param, parameter))  # or used as a whole, but the file has it layer by layer
+        if () not in layers and len(parameter.loops) < param.stacked:
+            others.append((param, parameter))  # used as a whole, but the file has it layer by layer
             continue
         found = [
             Linked(name, dims, parameter.dtype, layers[layer] if layer in layers else layers[()], layer)

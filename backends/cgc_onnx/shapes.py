@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cgc.ir.dims import Dim, Size, product, substitute, symbol
+from cgc.passes.kv_cache import MASK, PAST
 from cgc.target import TargetError
 from cgc_onnx.writer import Tensor, Writer
 
@@ -84,6 +85,8 @@ class Shapes:
         return self._joined([self.fixed(dim.size) for dim in dims])
 
     def _symbol(self, name: str) -> str:
+        if name == PAST and self.writer.profile.runtime == "ort":
+            return self._past()
         for tensor in self._arguments:
             for axis, dim in enumerate(tensor.dims):
                 if dim.size == symbol(name):
@@ -92,6 +95,14 @@ class Shapes:
             raise TargetError("CG0802", f"no input of the model has an axis whose size is `{name}`")
         self.missing[name] = self.writer.fresh(f"{name}.size")
         return self.missing[name]
+
+    def _past(self) -> str:
+        """Return the number of earlier tokens by the mask: a cache may be a longer buffer that grows in place."""
+        if not self.top:
+            self.missing[PAST] = self.writer.fresh(f"{PAST}.size")
+            return self.missing[PAST]
+        total = self.writer.one("Shape", (self.argument(MASK).name,), "all.size", start=1, end=2)
+        return self.writer.one("Sub", (total, self.vector(symbol("seq"))), f"{PAST}.size")
 
     def _polynomial(self, size: Size) -> str:
         """Σ cᵢ·mᵢ as (Σ (d·cᵢ)·(m·mᵢ)) / (d·m), whose factors are all integers."""

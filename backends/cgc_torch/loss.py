@@ -22,7 +22,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, training: bool
     ) -> Tensor:
-        """Return the sum for hidden [rows, width], weight [vocab, width], targets [rows]."""
+        """Map hidden [rows, width], weight [vocab, width], targets [rows] to the sum."""
         total = torch.zeros((), device=hidden.device)
         grad_hidden, grad_weight = hidden, weight
         if training:

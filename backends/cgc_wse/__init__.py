@@ -78,13 +78,11 @@ class WaferTarget:
         return Compilation(artifacts, result.report, result.data)
 
     def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:
-        """Return the program partitioned over a few simulated cores, every block on its own, and all on all of them."""
+        """Return the program partitioned over a few simulated cores, its weights streamed in."""
         from cgc_wse.simulate.evaluate import evaluator, small_device
 
         device = small_device()
-        size = f"{device.columns} x {device.rows} cores"
-        yield f"{size}, pipelined", evaluator(program, device, "pipelined")
-        yield f"{size}, streaming", evaluator(program, device, "streaming")
+        yield f"{device.columns} x {device.rows} simulated cores", evaluator(program, device, "streaming")
 
     def block_costs(self, program: Program, options: CompileOptions) -> Iterable[BlockCost]:
         """Return what each block costs in a step, in the order of the program (errors as `compile`)."""

@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 NO_WORK = 1e-12
 """A block with this part of the largest block's work has none to speak of."""
 

@@ -41,6 +41,7 @@ from cgc.ir.ops import (
     Merge,
     Position,
     Reduce,
+    ReduceKind,
     Rename,
     Repeat,
     Scan,
@@ -56,8 +57,10 @@ from cgc.ir.ops import (
 )
 from cgc.ir.types import TensorType
 
-LOW = -1e4
-"""From here down, a number stands for -infinity."""
+LARGE = 1e4
+"""A number as large as this, or one less than its negative, counts as infinite."""
+INFINITE = Fraction(10) ** 300
+"""What stands for infinity in a form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ class _Fact:
         """Return the number that stands in the future along an axis, if there is one."""
         if self.constant:
             assert self.forms is not None
-            return _tidy(float(self.forms[0].start))
+            start = self.forms[0].start
+            return float(start) if abs(start) < INFINITE else math.inf if start > 0 else -math.inf
         return self.future.get(axis)
 
     @property
@@ -159,11 +163,12 @@ class _Watch:
             case TopK(dim):
                 self._looks_along(node, (dim,))
                 return [_UNKNOWN, _UNKNOWN]
-            case Constant(value, dtype):
+            case Constant(value):
                 number = float(value)
-                if math.isfinite(number):
-                    return [_Fact((Form((), Fraction(number)),))]
-                return [_Fact((Form((), Fraction(LOW if number < 0 else -LOW)),))] if dtype != "bool" else [_UNKNOWN]
+                if math.isnan(number):
+                    return [_UNKNOWN]
+                start = Fraction(number) if math.isfinite(number) else INFINITE if number > 0 else -INFINITE
+                return [_Fact((Form((), start),))]
             case Position(dim):
                 return [_Fact((Form(((dim.name, Fraction(1)),), Fraction(0)),))]
             case Unary() | Binary() | Where() | Cast():
@@ -215,15 +220,19 @@ class _Watch:
 
     def _binary(self, op: Binary, facts: list[_Fact], out: TensorType, axes: list[str]) -> _Fact:
         a, b = facts
-        future = {axis: _combined(op.kind, a.at(axis), b.at(axis)) for axis in axes}
+        future: dict[str, float | None] = {}
         # What is subtracted everywhere masks nothing out.
         masks = not a.constant and not b.constant
         for axis in axes:
-            if future[axis] is None and masks:
-                future[axis] = _masked(op.kind, a.at(axis), b.at(axis))
-            if future[axis] is None and a.forms is not None and b.forms is not None:
+            number: float | None = None
+            if a.forms is not None and b.forms is not None:
                 gaps = both(a.forms, negated(b.forms), sums)
-                future[axis] = known_sign(op.kind, [bounds(gap, self._tokens, axis, out) for gap in gaps])
+                number = known_sign(op.kind, [bounds(gap, self._tokens, axis, out) for gap in gaps])
+            if number is None:
+                number = _combined(op.kind, a.at(axis), b.at(axis))
+            if number is None and masks:
+                number = _masked(op.kind, a.at(axis), b.at(axis))
+            future[axis] = number
         return _Fact(binary_forms(op.kind, a.forms, b.forms), _numbers(future))
 
     # ---- what works along dimensions
@@ -272,14 +281,14 @@ class _Watch:
 
     def _reduced(self, node: Node, op: Reduce, x: _Fact) -> _Fact:
         (value,) = node.inputs
-        neutral = {"sum": 0.0, "max": -math.inf, "min": math.inf, "mean": math.nan}[op.kind]
         for axis in op.over:
-            if axis in self._axes(value.type) and (axis not in self._pairs(value.type) or x.at(axis) != neutral):
+            hidden = axis in self._pairs(value.type) and _neutral(op.kind, x.at(axis))
+            if axis in self._axes(value.type) and not hidden:
                 self._blame(node, f"takes the {op.kind} over `{axis}`, and later tokens are not masked out of it")
         future: dict[str, float | None] = {}
         for axis in self._pairs(node.output.type):
             number = x.at(axis)
-            future[axis] = number if op.kind != "sum" or number in (0.0, -math.inf, math.inf) else None
+            future[axis] = number if op.kind != "sum" or number == 0 or _infinite(number) else None
         return _Fact(None, _numbers(future))
 
     def _moved(self, node: Node, facts: list[_Fact]) -> _Fact:
@@ -310,8 +319,25 @@ class _Watch:
         return _Fact(forms, {axis: number for axis, number in future.items() if axis in kept})
 
 
-def _tidy(number: float) -> float:
-    return -math.inf if number <= LOW else math.inf if number >= -LOW else number
+def _infinite(number: float | None) -> bool:
+    return number is not None and abs(number) >= LARGE
+
+
+def _neutral(kind: ReduceKind, number: float | None) -> bool:
+    """Tell whether a number makes no difference to a reduction, however many of it there are."""
+    if number is None:
+        return False
+    match kind:
+        case "sum":
+            return number == 0
+        case "max":
+            return number <= -LARGE
+        case "min":
+            return number >= LARGE
+        case "mean":
+            return False
+        case _:
+            assert_never(kind)
 
 
 def _numbers(found: dict[str, float | None]) -> dict[str, float]:
@@ -351,11 +377,11 @@ def _chosen(facts: list[_Fact], axes: list[str]) -> _Fact:
 def _unary(kind: UnaryKind, x: float | None) -> float | None:
     if x is None:
         return None
-    if math.isinf(x):
+    if _infinite(x):
         limits = {"exp": (0.0, math.inf), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "erf": (-1.0, 1.0)}
         if kind in limits:
             return limits[kind][x > 0]
-        return {"neg": -x, "abs": math.inf}.get(kind)
+        return {"neg": -x, "abs": abs(x)}.get(kind)
     match kind:
         case "neg":
             return -x
@@ -392,7 +418,7 @@ def _combined(kind: str, a: float | None, b: float | None) -> float | None:
 def _masked(kind: str, a: float | None, b: float | None) -> float | None:
     """Return what an infinite number makes of one that may be anything (and finite)."""
     known, left = (a, True) if a is not None else (b, False)
-    if known is None or not math.isinf(known):
+    if known is None or not _infinite(known):
         return None
     match kind:
         case "add":

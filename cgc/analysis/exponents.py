@@ -111,7 +111,9 @@ class Growth:
     """Two inlined copies of a model, by how much the second one is larger, and how everything given changes with it.
 
     `factors` are exponents of forward multipliers by place, `feeding` the places whose results a contraction reads,
-    `writers` those of products that are added to a residual stream, `branches` where that happens.
+    `writers` those of products that are added to a residual stream, `branches` where that happens. `gates` are places
+    of products that are linear in fresh random weights behind one operand, with that operand. `lazy` tells that the
+    update of a layer may vanish, where only the layers together learn.
     """
 
     own: Graph
@@ -122,6 +124,8 @@ class Growth:
     feeding: frozenset[int]
     writers: frozenset[int]
     branches: Mapping[int, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    gates: Mapping[int, int] = field(default_factory=dict)
+    lazy: bool = False
 
 
 def coordinate_exponents(growth: Growth, local: bool = True) -> list[Fact]:
@@ -175,7 +179,7 @@ class _Walk:
                 self._states[value.name] = state
 
     def _settled(self, state: _State) -> _State:
-        return _settled(state, self._local)
+        return _settled(state, self._local, self._growth.lazy)
 
     # ---- loops
 
@@ -310,9 +314,10 @@ class _Walk:
             case "max" | "min":
                 return _like(_State(add(a.scale, b.scale)), _larger(a, b))
             case "mul":
-                return _like(_State(multiply(a.scale, b.scale)), a, b)
+                return _like(_State(multiply(a.scale, b.scale, self._growth.gates.get(index))), a, b)
             case "div":
-                return _like(_State(multiply(a.scale, raised(b.scale, -1.0))), a, replace(b, said=-b.said))
+                made = multiply(a.scale, raised(b.scale, -1.0), self._growth.gates.get(index))
+                return _like(_State(made), a, replace(b, said=-b.said))
             case "pow":
                 return _State(raised(a.scale, b.number) if b.number is not None else FIXED)
             case _:
@@ -369,11 +374,11 @@ class _Walk:
             a, b = (state.scale for state in both)
             same = node.inputs[0] == node.inputs[1]
             init = a.init + b.init + (grown if same else grown / 2)
-            moved = max(a.change + b.after, a.after + b.change) + grown
-            made = scale(init, max(init, moved), moved)
+            moved = multiply(a, b, self._growth.gates.get(index)).shifted(grown)
+            made = Scale(init, max(init, moved.change), moved.change, moved.aligned)
             if same:
                 return _State(made)
-            fact = Fact("scores", index, 0, (), made, moved, feeds, self._deep)
+            fact = Fact("scores", index, 0, (), made, moved.change, feeds, self._deep)
             fact.said, fact.said_at = _said(*both)
         else:
             weight, read = operands[held], self._settled(operands[1 - held])
@@ -402,11 +407,11 @@ def _scaled(state: _State, power: float) -> _State:
     return replace(state, scale=state.scale.shifted(power))
 
 
-def _settled(state: _State, local: bool) -> _State:
+def _settled(state: _State, local: bool, lazy: bool) -> _State:
     """Return a value as what reads it sees it: a fault is reported where it arises, and not again downstream."""
     if state.fact is None:
         return state
-    if local and faults(state.fact):
+    if local and faults(state.fact, lazy):
         return replace(state, scale=STEADY, fact=None, said=0.0, said_at=None)
     return replace(state, fact=None)
 
@@ -427,12 +432,12 @@ def _larger(a: _State, b: _State) -> _State:
     return a if (a.scale.after, a.scale.init) >= (b.scale.after, b.scale.init) else b
 
 
-def faults(fact: Fact) -> tuple[str, ...]:
+def faults(fact: Fact, lazy: bool = False) -> tuple[str, ...]:
     """Return what is wrong at a place: `init` or `update`, each with `grows` or `vanishes`.
 
     Initial activations are Θ(1), or zero; scores and what no contraction reads (logits) may be smaller. An update moves
-    the value at its place by exactly Θ(1), and everything together moves it by no more than that, unless it is too
-    large from the start.
+    the value at its place by exactly Θ(1) (by no more, with `lazy`), and everything together moves it by no more than
+    that, unless it is too large from the start.
     """
     found: list[str] = []
     small = fact.kind in ("scores", "branch") or not fact.feeds
@@ -448,6 +453,6 @@ def faults(fact: Fact) -> tuple[str, ...]:
             found.append("init vanishes")
     if own > 0 or (fact.kind != "elementwise" and change > 0 and init <= 0):
         found.append("update grows")
-    elif ZERO < own < 0 and not summed_later:
+    elif ZERO < own < 0 and not summed_later and not lazy:
         found.append("update vanishes")
     return tuple(found)

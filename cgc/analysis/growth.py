@@ -51,9 +51,14 @@ def add(a: Scale, b: Scale) -> Scale:
     return Scale(*(max(pair) for pair in pairs))
 
 
-def multiply(a: Scale, b: Scale) -> Scale:
-    """Return the exponents of a product."""
-    return scale(a.init + b.init, a.after + b.after, max(a.change + b.after, a.after + b.change))
+def multiply(a: Scale, b: Scale, linear: int | None = None) -> Scale:
+    """Return the exponents of a product; `linear` is the operand, if any, that fresh random weights made.
+
+    Whatever that one is multiplied by, it has another sign in every layer: only its own change can be alike in all.
+    """
+    of_a, of_b = a.aligned + b.after, a.after + b.aligned
+    aligned = max(of_a, of_b) if linear is None else (of_a, of_b)[linear]
+    return Scale(a.init + b.init, a.after + b.after, max(a.change + b.after, a.after + b.change), aligned)
 
 
 def raised(a: Scale, power: float) -> Scale:
@@ -61,7 +66,8 @@ def raised(a: Scale, power: float) -> Scale:
     if a.after == ZERO:
         return FIXED
     init = 0.0 if a.init == ZERO else a.init * power
-    return scale(init, a.after * power, a.after * power + (a.change - a.after))
+    after = a.after * power
+    return Scale(init, after, after + (a.change - a.after), after + (a.aligned - a.after))
 
 
 def bounded(a: Scale, odd: bool) -> Scale:

@@ -95,6 +95,22 @@ OUTSIDE: dict[str, Code] = {
         "Weights, keys and values stay on the wafer while tokens are made. They need more memory than the regions of "
         "this size have together: a shorter context, a smaller model, another grid or a larger device is needed.",
     ),
+    "CG0640": Code(
+        "A model has no such mode to simulate",
+        "`cgc simulate --mode train` needs a language model (tokens in, logits out) that is trained with AdamW, "
+        "`--mode decode` one whose keys and values can be cached. `--mode prefill` runs any model forward.",
+    ),
+    "CG0641": Code(
+        "A model does not fit into the cores of a small wafer",
+        "Partitioned, some core would hold more than it has memory for; the message says what of. Layouts that hold "
+        "less at the cost of time have been tried. Weights can be kept outside (`--run streaming`); a smaller batch, a "
+        "shorter sequence, a smaller model or a larger device are what is left.",
+    ),
+    "CG0642": Code(
+        "A device is too large to be simulated core by core",
+        "The simulator runs every core's program with real numbers. Devices of up to 8,192 cores are run; "
+        "larger ones are what the cost model of `cgc compile` and `cgc cost` is for.",
+    ),
     "CG0655": Code(
         "A model does not fit on the wafer in the way asked for",
         "`--run pipelined` keeps the whole model on the wafer: weights, and in training gradients, optimizer state and "

@@ -61,6 +61,9 @@ class Check:
         params = {name: self._param(derived, copy) for name, derived in self._params.items()}
         factors = {site.place: exponent(site.values[0], site.values[copy], GROWTH) for site in self._sites}
         uses = made.uses
+        mup = self._program.mup
+        alpha = mup.value("alpha") if mup is not None else None
+        lazy = grown.deep and alpha is not None and alpha < 1.0
         growth = Growth(
             made.graphs[0],
             made.graphs[copy],
@@ -70,12 +73,11 @@ class Check:
             frozenset(use.index for use in uses.uses if use.feeds),
             uses.residual,
             {branch.index: (branch.operand, made.written(branch)) for branch in uses.branches},
+            uses.gates,
+            lazy,
         )
-        mup = self._program.mup
-        lazy = grown.deep and mup is not None and (mup.value("alpha") or 1.0) < 1.0
         for fact in coordinate_exponents(growth, local):
-            wrong = tuple(fault for fault in faults(fact) if not (lazy and fault == "update vanishes"))
-            yield Finding(grown.names, grown.deep, made.path(fact.index), fact, wrong)
+            yield Finding(grown.names, grown.deep, made.path(fact.index), fact, faults(fact, lazy))
 
     def _param(self, derived: Derived, copy: int) -> ParamScale:
         rate = exponent(derived.lr_factors[0], derived.lr_factors[copy], GROWTH)

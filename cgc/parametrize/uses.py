@@ -83,10 +83,15 @@ class Branch:
 
 @dataclass(slots=True)
 class Uses:
-    """All uses and branches of a graph, in order."""
+    """All uses and branches of a graph, in order.
+
+    `gates` are the products of two activations that are linear in products of parameters behind one operand alone, by
+    their places, with that operand.
+    """
 
     uses: list[Use] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
+    gates: dict[int, int] = field(default_factory=dict)
 
     @property
     def residual(self) -> frozenset[int]:
@@ -190,7 +195,7 @@ class _Walk:
             self._flows[param.name] = self._fresh(frozenset((param.name,)))
         self._region([graph.body for graph in self._graphs])
         uses = [replace(use, given=self._given.get(use.index, use.given)) for use in self._found.uses]
-        return Uses(uses, self._found.branches)
+        return Uses(uses, self._found.branches, self._found.gates)
 
     def _fresh(self, params: frozenset[str] = frozenset()) -> _Flow:
         self._bit += 1
@@ -306,7 +311,7 @@ class _Walk:
         if row[0].inputs[0] == row[0].inputs[1]:
             return _Flow()
         self._use("scores", row, index, 0, frozenset(), over)
-        return _Flow(product=index)
+        return replace(self._gated(index, flows, "mul"), product=index)
 
     def _elementwise(self, row: Row, index: int, flows: list[_Flow]) -> None:
         for at, flow in enumerate(flows):
@@ -330,7 +335,7 @@ class _Walk:
                 return flow
         self._elementwise(row, index, flows)
         if op.kind in ("mul", "div"):
-            return _gated(left, right, op.kind)
+            return self._gated(index, flows, op.kind)
         return self._sum(index, left, right) if op.kind in ("add", "sub") else _Flow()
 
     def _sum(self, index: int, left: _Flow, right: _Flow) -> _Flow:
@@ -341,6 +346,19 @@ class _Walk:
                 self._found.branches.append(branch)
                 return _Flow(sums=sums, stream=stream.stream)
         return _Flow(sums=sums, writers=left.writers | right.writers, terms=left.terms + right.terms)
+
+    def _gated(self, index: int, flows: Sequence[_Flow], kind: str) -> _Flow:
+        """Return the flow of a product of two values: linear in one of them if that is all that is.
+
+        What a value is multiplied by that was computed from it (a norm, an activation) does not leave it linear.
+        """
+        if all(flow.writers for flow in flows):
+            return _Flow()
+        for at, flow in enumerate(flows):
+            if flow.writers and not flows[1 - at].depends & flow.sums and (kind == "mul" or at == 0):
+                self._found.gates[index] = at
+                return _Flow(writers=flow.writers, terms=flow.terms)
+        return _Flow()
 
 
 def _is_branch(added: _Flow, stream: int) -> bool:
@@ -358,18 +376,6 @@ def _either(flows: Sequence[_Flow]) -> _Flow:
     """Return the flow of a value whose entries are each of one of several values."""
     terms = max((flow.terms for flow in flows), default=0)
     return _Flow(writers=frozenset().union(*(flow.writers for flow in flows)), terms=terms)
-
-
-def _gated(left: _Flow, right: _Flow, kind: str) -> _Flow:
-    """Return the flow of a product of two values, entry by entry: linear in one of them if that is all that is.
-
-    What a value is multiplied by that was computed from it (a norm, an activation) does not leave it linear.
-    """
-    linear = [(left, right), (right, left)] if kind == "mul" else [(left, right)]
-    found = [value for value, gate in linear if value.writers and not gate.depends & value.sums]
-    if len(found) != 1 or (left.writers and right.writers):
-        return _Flow()
-    return _Flow(writers=found[0].writers, terms=found[0].terms)
 
 
 def _arithmetic(kind: str, left: Numbers, right: Numbers) -> Numbers:

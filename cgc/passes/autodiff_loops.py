@@ -25,7 +25,8 @@ After; %d_x is the gradient of %x, %d_w that of %h.w:
     end
 
 The reverse loop carries the gradients of what the loop carries and the sums of those of what it shares, and collects
-those of what is stacked. What is the same in all iterations (masks, numbers) is made again and not collected.
+those of what is stacked. What is the same in all iterations (masks, numbers) is made again and not collected, and so is
+what elementwise operations make of values that are at hand anyway.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from typing import TYPE_CHECKING
 
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Node, Region, Value
-from cgc.ir.ops import Rename, Repeat
+from cgc.ir.ops import Binary, Cast, Merge, Rename, Repeat, Slice, Split, Transpose, Unary, Where
 from cgc.ir.types import TensorType
 from cgc.passes.copying import copy_node
 from cgc.passes.dead_code import live
@@ -45,6 +46,10 @@ from cgc.passes.emitter import Emitter, spare_name
 
 if TYPE_CHECKING:
     from cgc.passes.autodiff import Reverse
+
+
+_EASY = (Unary, Binary, Where, Cast, Rename, Transpose, Split, Merge, Slice)
+"""Operations that cost about as much as reading what they gave."""
 
 
 def differentiate_loop(
@@ -156,11 +161,11 @@ class _Loop:
         own |= {value.name for node in region.nodes for value in node.outputs}
         needed = {value.name for node in region.nodes for value in node.inputs} - own
         needed |= {value.name for value in region.results} - own
-        fixed = self._fixed(forward)
+        cheap = self._cheap(forward, needed)
         again: list[Node] = []
         for node in reversed(forward):
             names = {value.name for value in node.outputs}
-            if names & needed and (self._reverse.recompute or names <= fixed):
+            if names & needed and (self._reverse.recompute or names <= cheap):
                 again.append(node)
                 needed -= names
                 needed |= {value.name for value in node.inputs}
@@ -189,6 +194,18 @@ class _Loop:
             if all(value.name in fixed for value in node.inputs):
                 fixed |= {value.name for value in node.outputs}
         return fixed
+
+    def _cheap(self, forward: list[Node], needed: set[str]) -> set[str]:
+        """Return the names of values that need not be collected, as long as others of `needed` are."""
+        body = self._op.body
+        cheap = self._fixed(forward) | {value.name for value in body.arguments[self._loose :]}
+        at_hand = cheap | (needed & {value.name for value in body.arguments})
+        for node in forward:
+            names = {value.name for value in node.outputs}
+            if isinstance(node.op, _EASY) and all(value.name in at_hand for value in node.inputs):
+                cheap |= names
+            at_hand |= names & (cheap | needed)
+        return cheap
 
     def _argument(self, reads: _Reads, value: Value, type: TensorType) -> Value:
         inside = self._emit.value(value.name, type)

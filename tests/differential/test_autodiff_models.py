@@ -17,6 +17,7 @@ from gradients import Array, autograd, check, compare, samples, trained, with_we
 from torch.nn.functional import cross_entropy
 
 from cgc.analysis.memory import memory
+from cgc.driver import check as check_file
 from cgc.driver import load_program
 from cgc.elaborate.files import elaborate_file
 from cgc.interpret import interpret
@@ -165,9 +166,13 @@ def test_family(name: str) -> None:
     check_model(family(name))
 
 
-@pytest.mark.parametrize("name", FILES)
+ALIKE = [name for name in FILES if name.startswith("cerebras_gpt") and "111m" not in name]
+"""Shrunken, these are 111m and 111m_mup again, but for a few numbers."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in FILES])
 def test_example(name: str) -> None:
-    check_model(load_program(str(EXAMPLES / name), SMALL | MORE.get(name, {})))
+    check_model(check_file(str(EXAMPLES / name), SMALL | MORE.get(name, {})).programs[-1])
 
 
 EXPERTS = """
@@ -226,8 +231,13 @@ def test_a_loss_needs_tokens_and_logits() -> None:
 
 
 @pytest.mark.parametrize("seq", [8, 64])
-def test_computing_again_leaves_one_stream_for_each_layer(seq: int) -> None:
-    """Without recomputation a layer keeps its attention weights, heads · seq² of them; with it, its input alone."""
+def test_what_loops_collect(seq: int) -> None:
+    """With recomputation the input of each layer; without, beside that of norms and gelu, scores once: heads · seq².
+
+    Scores are 4 · seq² here; of exponentials and weights, and of the steps inside norms, nothing is collected. Of width
+    are what two norms centre, queries, keys, values and what attention gives, and two of ffn = 4 · width; the rest are
+    single numbers for each token and head, or norm.
+    """
     program = load_program(str(EXAMPLES / "tiny.cg"), {"layers": 6, "width": 32, "heads": 4, "vocab": 64})
     kept, again = (gradient_graph(program.graph, recompute) for recompute in (False, True))
     sizes = {"batch": 1, "seq": seq}
@@ -238,7 +248,7 @@ def test_computing_again_leaves_one_stream_for_each_layer(seq: int) -> None:
         return sum(evaluate(value.type.count, sizes) for value in values)
 
     assert collected(again) == 6 * seq * 32
-    assert collected(kept) >= 6 * (4 * seq * seq + 8 * seq * 32)
+    assert collected(kept) == 6 * seq * (4 * seq + (6 + 2 * 4) * 32 + 2 * 4 + 2)
     assert memory(again, sizes).peak < memory(kept, sizes).peak
 
 

@@ -139,7 +139,7 @@ def test_binary_with_itself(kind: BinaryKind) -> None:
         return [builder.one(Binary(kind), inputs[0], inputs[0])]
 
     graph = with_weighted_loss(trained(build(body, {"x": tensor(A, B)}).graph))
-    check(graph, samples(graph, {}, 0) | {"x": np.random.default_rng(0).uniform(0.5, 2, (4, 6))}, {})
+    check(graph, samples(graph, SIZES, 0) | {"x": np.random.default_rng(0).uniform(0.5, 2, (4, 6))}, SIZES)
 
 
 @pytest.mark.parametrize("kind", ["max", "min"])
@@ -168,7 +168,7 @@ def test_power_known_at_compile_time(power: float) -> None:
 
     graph = with_weighted_loss(trained(build(body, {"x": tensor(B)}).graph))
     x = np.array([-2.0, -0.5, 0.0, 0.25, 1.0, 3.0]) if power == int(power) else np.array([0, 0.1, 0.5, 1, 2, 3])
-    check(graph, samples(graph, {}, 0) | {"x": x}, {})
+    check(graph, samples(graph, SIZES, 0) | {"x": x}, SIZES)
 
 
 def test_remainders() -> None:
@@ -201,9 +201,9 @@ def test_what_is_not_chosen_does_not_poison() -> None:
         return [builder.one(Binary("div"), weights, builder.one(Reduce("sum", ("b",)), weights))]
 
     graph = with_weighted_loss(trained(build(body, {"x": tensor(A, B)}).graph))
-    arrays = samples(graph, {}, 3)
+    arrays = samples(graph, SIZES, 3)
     arrays["x"][:, 0] = 1.0
-    check(graph, arrays, {})
+    check(graph, arrays, SIZES)
 
 
 @pytest.mark.parametrize("source", ["f64", "f32", "f16", "bf16"])
@@ -239,7 +239,7 @@ def test_dot_with_itself() -> None:
         return [builder.one(Dot(("b",)), inputs[0], other), builder.one(Dot(("a", "b")), inputs[0], inputs[0])]
 
     graph = with_weighted_loss(trained(build(body, {"x": tensor(A, B)}).graph))
-    check(graph, samples(graph, {}, 0), {})
+    check(graph, samples(graph, SIZES, 0), SIZES)
 
 
 @pytest.mark.parametrize("kind", REDUCE_KINDS)
@@ -374,7 +374,7 @@ def test_concat_of_one_value_with_itself_and_of_one_that_is_not_trained() -> Non
 
     program = build(body, {"x": tensor(B, A), "ids": tensor(B, A, dtype="i64")})
     graph = with_weighted_loss(trained(program.graph))
-    check(graph, samples(graph, {}, 0), {})
+    check(graph, samples(graph, SIZES, 0), SIZES)
 
 
 @pytest.mark.parametrize("kind", ["sum", "mean", "max"])
@@ -418,8 +418,8 @@ def test_a_mean_of_more_entries_than_its_type_can_count(dtype: DType) -> None:
     graph = with_weighted_loss(
         trained(build(lambda b, x, _: [b.one(Reduce("mean", ("many",)), x[0])], {"x": tensor(many, dtype=dtype)}).graph)
     )
-    arrays = samples(graph, {}, 0) | {"weight.0": np.asarray(2.0)}
-    expected = autograd(graph, arrays, {}, double=False)["grad.x"]
+    arrays = samples(graph, SIZES, 0) | {"weight.0": np.asarray(2.0)}
+    expected = autograd(graph, arrays, SIZES, double=False)["grad.x"]
     assert expected[0] > 0
     np.testing.assert_allclose(as_typed(derived(graph), arrays)["grad.x"], expected, rtol=1e-2)
 

@@ -45,7 +45,7 @@ def check_gradients(text: str) -> None:
     check(whole, arrays, sizes, 1e-7)
 
 
-@settings(COMMON, max_examples=60, derandomize=True)
+@settings(COMMON, max_examples=40, derandomize=True)
 @given(programs())
 def test_gradients_of_random_programs(text: str) -> None:
     check_gradients(text)
@@ -122,7 +122,7 @@ def check_cache(text: str) -> None:
                 np.testing.assert_allclose(found[-1][name], whole[name], rtol=1e-7, atol=1e-7)
 
 
-@settings(COMMON, max_examples=25, derandomize=True)
+@settings(COMMON, max_examples=12, derandomize=True)
 @given(programs())
 def test_random_programs_with_a_cache_decode_to_the_same(text: str) -> None:
     check_cache(text)

@@ -142,6 +142,13 @@ def test_a_width_that_cannot_be_is_known_before_anything_is_trained(file: str) -
     assert "seed 0" not in result.stderr
 
 
+def test_a_target_that_computes_nothing_cannot_be_verified(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not an empty table and a status that says that something differs."""
+    monkeypatch.setattr("cgc.verification.verify_program", lambda *_: [])
+    result = run("verify", file, "--target", "wse-sim")
+    assert result.exit_code == 2 and "nothing that could be compared" in result.stderr
+
+
 def test_too_little_memory_is_a_diagnostic(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import cgc.driver
 

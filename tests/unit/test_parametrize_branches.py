@@ -87,7 +87,8 @@ def test_a_gated_branch_is_a_branch(name: str) -> None:
     assert writer.init.std == pytest.approx(0.1 / (6 * 4) ** 0.5)
     deep = derived(text + DEPTH)
     (writer,) = (param for param in deep.params if param.name == "h.d.w")
-    assert (writer.multiplier, writer.init.std) == (pytest.approx(2 / 6), pytest.approx(0.05))
+    assert writer.multiplier == pytest.approx(2 / 6)
+    assert writer.init.std == pytest.approx(0.05)
     assert [factor.value for factor in deep.factors if factor.group == "residual"] == [pytest.approx(2 / 6)]
     assert codes(text + DEPTH) == []
 
@@ -109,6 +110,56 @@ def test_what_is_no_linear_image_is_a_branch_of_which_no_weight_writes(name: str
     factors = [factor.value for factor in derived(text + DEPTH).factors if factor.group == "residual"]
     assert factors == [pytest.approx(2 / 6)]
     assert codes(text + DEPTH) == []
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.75])
+@pytest.mark.parametrize("name", [*GATED, "a norm behind", "a layer norm behind"])
+def test_smaller_exponents_of_depth_are_right_for_them(name: str, alpha: float) -> None:
+    """What passes through fresh random weights is not alike in all layers, gated or not."""
+    text = HEAD + (GATED | NORMED)[name] + TAIL
+    assert codes(text + DEPTH.replace("completep", f"completep\n    alpha = {alpha}")) == []
+    root = OWN_TABLE.replace("    residual {\n", "    residual {\n        multiply by depth ^ -alpha\n")
+    lines = f"forgotten\n    alpha = {alpha}"
+    assert "CG0523" in codes(text + root + DEPTH.replace("completep", lines)), "the rate has to follow depth, too"
+
+
+def test_a_mixture_of_branches_is_a_branch() -> None:
+    """Experts mixed by weights, and attention without a projection behind it."""
+    experts = layer(
+        "param up[ffn, width, experts] ~ normal(std=0.02)",
+        "r = softmax(linear(n, width -> experts), over experts)",
+        "x = x + dot(dot(u, up, over ffn), r, over experts)",
+    )
+    head = HEAD.replace("4 * width", "4 * width, experts = 3")
+    values = layer(
+        "v = linear(n, width -> width) as [seq -> key]",
+        "e = softmax(dot(n, n as [seq -> key], over width) / width, over key)",
+        "x = x + dot(e, v, over key)",
+    )
+    for text, writer in ((head + experts, "h.up"), (HEAD + values, "h.v.w")):
+        (param,) = (param for param in derived(text + TAIL + WIDTH).params if param.name == writer)
+        assert param.group == "residual" and param.init.std == pytest.approx(0.1 / (6 * 4) ** 0.5)
+        for alpha in (0.5, 1.0):
+            assert codes(text + TAIL + DEPTH.replace("completep", f"completep\n    alpha = {alpha}")) == []
+
+
+def test_tables_in_a_loop_follow_depth() -> None:
+    body = layer(
+        "param table[vocab, width] ~ normal(std=0.02)", "x = x + linear(silu(n) + table[tokens], width -> width)"
+    )
+    for alpha in (0.5, 1.0):
+        text = HEAD + body + TAIL + DEPTH.replace("completep", f"completep\n    alpha = {alpha}\n    eps = 1e-8")
+        params = {param.name: param for param in derived(text).params}
+        assert params["h.table"].group == "embedding"
+        assert params["h.table"].lr == pytest.approx(1e-2 * 3 ** (alpha - 1))
+        assert params["h.table"].eps == pytest.approx(1e-8 * 3**-alpha / 4)
+        assert params["embed"].lr == 1e-2 and params["embed"].eps == pytest.approx(1e-8 / 4)
+        assert codes(text) == []
+
+
+def test_without_an_exponent_of_depth_the_start_alone_is_wrong() -> None:
+    text = HEAD + GATED["as it is"] + TAIL + DEPTH.replace("completep", "completep\n    alpha = 0")
+    assert codes(text) == ["CG0523"]
 
 
 @pytest.mark.parametrize("name", [*GATED, *NORMED])

@@ -111,7 +111,7 @@ def test_initial_distributions(name: str) -> None:
         assert found[matrix]["init"]["mean"] == 0
         assert found[matrix]["init"]["std"] == pytest.approx(expected, rel=1e-12), matrix
     for vector, value in VECTORS.items():
-        assert found[vector]["init"] == {"distribution": "constant", "value": value}
+        assert found[vector]["init"] == {"distribution": "constant", "value": value, "std": 0.0}
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

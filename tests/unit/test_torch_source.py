@@ -17,7 +17,7 @@ from cgc_torch.source import emit, model_class
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgc.driver import load_program
+from cgc.driver import load_program, write_artifacts
 from cgc.program import Program
 from cgc.target import CompileOptions, TargetError
 from cgc.weights import initialize
@@ -81,7 +81,12 @@ def test_formatted_and_lint_clean(files: list[Path]) -> None:
 
 
 def test_strictly_typed(files: list[Path], tmp_path: Path) -> None:
-    assert _run("mypy", "--strict", f"--cache-dir={tmp_path}", *map(str, files)) == ""
+    """The models, and all of one project."""
+    (tmp_path / "project").mkdir()
+    program = load_program(str(EXAMPLES / "cerebras_gpt" / "111m.cg"), {})
+    written = write_artifacts(TARGET.compile(program, CompileOptions()).artifacts, tmp_path / "project")
+    project = [path for path in written if path.suffix == ".py"]
+    assert _run("mypy", "--strict", f"--cache-dir={tmp_path / 'cache'}", *map(str, [*files, *project])) == ""
 
 
 def test_imports_little(files: list[Path]) -> None:
@@ -136,12 +141,13 @@ def test_sizes_come_from_the_config(tmp_path: Path) -> None:
 
 def test_artifacts(tmp_path: Path) -> None:
     program = load_program(str(EXAMPLES / "tiny.cg"), {})
-    assert [artifact.name for artifact in TARGET.compile(program, CompileOptions()).artifacts] == ["model.py"]
+    names = [artifact.name for artifact in TARGET.compile(program, CompileOptions()).artifacts]
+    assert names[-1] == "model.py"
     weights = initialize(program.graph, 0)
     done = TARGET.compile(program, CompileOptions(weights=weights))
     for artifact in done.artifacts:
         artifact.write(tmp_path / artifact.name)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.py", "model.safetensors"]
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "model.safetensors"}
 
 
 def test_options_without_meaning_and_weights_that_do_not_fit() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from cgc.ir.graph import Value
@@ -21,8 +21,10 @@ from cgc_wse.partition.rules import shape_of
 
 Wish: TypeAlias = Literal["auto", "pipelined", "streaming"]
 
-ATTEMPTS: tuple[tuple[float, float], ...] = ((0.0, 0.0), (0.02, 0.5), (0.2, 0.9))
-"""What a byte in a core costs in cycles, and how far rectangles go by what blocks hold: tried one after another."""
+ATTEMPTS: tuple[tuple[float, float, bool], ...] = ((0.0, 0.0, True), (0.02, 0.5, True), (0.2, 0.9, False))
+"""What a byte in a core costs in cycles, how far rectangles go by what blocks hold, and whether weights are streamed
+one stretch ahead of where they are read: tried one after another.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,8 @@ def _certainly(flat: Flat, device: Device, wish: Wish) -> None:
 def _best(flat: Flat, device: Device, run: Run, reason: str) -> Fitted:
     """Return the first attempt that fits, or the one that comes nearest."""
     best: Fitted | None = None
-    for price, balance in ATTEMPTS:
-        made = plan(flat, device, run, reason, price, balance)
+    for price, balance, ahead in ATTEMPTS:
+        made = replace(plan(flat, device, run, reason, price, balance), ahead=ahead)
         program = lower(flat, made, device)
         found = Fitted(made, program, peaks(program))
         if best is None or found.most < best.most:

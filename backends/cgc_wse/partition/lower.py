@@ -205,7 +205,7 @@ class _Lowering:
         buffer = self._buffer(value, home.layout, home.area, self._flat.category(value.name))
         # Room is made while the segment before is at work.
         starts = self._starts or [0]
-        posted = starts[-1] if value.name in self._stored else starts[-2:][0]
+        posted = starts[-2:][0] if self._plan.ahead and value.name not in self._stored else starts[-1]
         parts = entering(buffer, self._color)
         self._emit(Load(self._stored.get(value.name, value.name), buffer, parts, posted))
         return buffer

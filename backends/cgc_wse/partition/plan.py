@@ -40,7 +40,10 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Places by index of the node, homes by name of the input; `solved` stretches differed from all before."""
+    """Places by index of the node, homes by name of the input; `solved` stretches differed from all before.
+
+    `ahead` says whether weights that are streamed come in while the stretch before is at work.
+    """
 
     run: Run
     reason: str
@@ -49,3 +52,4 @@ class Plan:
     regions: tuple[tuple[str, Rectangle], ...]
     cycles: float
     solved: int
+    ahead: bool

@@ -78,7 +78,14 @@ class _Planning:
             self._stretch(nodes[start:end], areas[start], segment)
         self._unread()
         return Plan(
-            self._run, self._reason, tuple(self._places), self._homes, tuple(found), self._cycles, self._planner.solved
+            run=self._run,
+            reason=self._reason,
+            places=tuple(self._places),
+            homes=self._homes,
+            regions=tuple(found),
+            cycles=self._cycles,
+            solved=self._planner.solved,
+            ahead=True,
         )
 
     def _stretch(self, nodes: Sequence[Node], area: Rectangle, segment: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cgc.ir.graph import Node
+from cgc.ir.ops import Constant, Position
 from cgc_wse.partition.core_cost import Clock, work_cycles
 from cgc_wse.partition.layout import entries
 from cgc_wse.partition.moves import Rectangle
@@ -31,7 +32,7 @@ def blocks(nodes: Sequence[Node], depth: int) -> list[str]:
     """Return the block of every node: its path cut to a layer and `depth` names in it; empty for what has no path."""
     names: list[str] = []
     for node in nodes:
-        parts = own_path(node.path).split(".")
+        parts = own_path(node.path).split(".") if not isinstance(node.op, Constant | Position) else [""]
         at = next((i for i, part in enumerate(parts) if part.isdigit()), -1)
         names.append(".".join(parts[: at + 1 + depth]))
     return names
@@ -48,9 +49,7 @@ def regions(
     order = list(dict.fromkeys(name for name in names if name))
     if not order:
         return [0] * len(nodes), [("model", area)]
-    homes: list[str] = []
-    for name in names:
-        homes.append(name or (homes[-1] if homes else order[0]))
+    homes = _homes(nodes, names, order[0], sizes)
     work = dict.fromkeys(order, 0.0)
     for node, name in zip(nodes, homes, strict=True):
         work[name] += work_cycles(node, iteration(node, sizes), clock)
@@ -65,6 +64,21 @@ def regions(
     index = {name: at for at, names in enumerate(shared) for name in names}
     titles = [names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}" for names in shared]
     return [index[name] for name in homes], list(zip(titles, found, strict=True))
+
+
+def _homes(nodes: Sequence[Node], names: Sequence[str], first: str, sizes: Sizes) -> list[str]:
+    """Return the block of every node; what has no path goes where the largest of what it reads is."""
+    homes: list[str] = []
+    where: dict[str, str] = {}
+    for node, name in zip(nodes, names, strict=True):
+        known = [value for value in node.inputs if value.name in where]
+        largest = max(known, key=lambda value: entries(shape_of(value.type, sizes)), default=None)
+        home = name or (where[largest.name] if largest is not None else first)
+        homes.append(home)
+        for value in node.inputs:
+            where.setdefault(value.name, home)
+        where.update({value.name: home for value in node.outputs if not isinstance(node.op, Constant | Position)})
+    return homes
 
 
 def _held(nodes: Sequence[Node], homes: Sequence[str], sizes: Sizes) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 Local work takes its cycles on the core. A step with messages starts its tasks, sends what the core has to send, and
 ends when all of that has left the core and all that was to come has come. A core that sums on a chain hands on what
-comes as it comes: its message starts when the head of the one before is there. What crosses the west edge waits for its turn
-on the link off the wafer, in each direction.
+comes as it comes: its message starts when the head of the one before is there. What crosses the west edge waits for
+its turn on the link off the wafer, in each direction.
 """
 
 from __future__ import annotations

@@ -1,0 +1,200 @@
+"""`cgc verify --weights`: a target with a checkpoint's own weights against PyTorch, at the model's own size.
+
+Two comparisons: the logits of whole sequences, and decoding. There the target chooses tokens greedily, with its cache;
+PyTorch then reads prompt and tokens at once, and must find the same token likeliest at every position. Where it finds
+another, the two logits may be so near that either is right: the gap is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgc.diagnostics import InputError
+from cgc.driver import UsageError, find_target, load_program
+from cgc.elaborate.values import Scalar
+from cgc.ir.graph import Graph
+from cgc.program import Program
+from cgc.target import DecodingTarget, TargetError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TOLERANCE = 1e-4
+"""Largest difference of logits, relative to the largest logit of PyTorch, that counts as equal in float32."""
+BATCH, PROMPT = 2, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One way of running the model: the largest relative difference of logits, tokens compared and equal, and the
+    largest gap (relative to the largest logit) between a token chosen and the one PyTorch finds likeliest.
+    """
+
+    target: str
+    runner: str
+    difference: float
+    tokens: int = 0
+    equal: int = 0
+    gap: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether it agrees; a token may differ where PyTorch's own logits do not tell the two apart."""
+        return self.difference <= TOLERANCE and self.gap <= TOLERANCE
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsVerification:
+    """All comparisons of a model with given weights."""
+
+    program: Program
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all agree, and there is one."""
+        return bool(self.comparisons) and all(comparison.ok for comparison in self.comparisons)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON-able data."""
+        runs = [
+            {
+                "target": c.target,
+                "runner": c.runner,
+                "difference": c.difference,
+                "tokens": c.tokens,
+                "equal_tokens": c.equal,
+                "largest_gap": c.gap,
+                "ok": c.ok,
+            }
+            for c in self.comparisons
+        ]
+        return {"ok": self.ok, "model": self.program.name, "tolerance": TOLERANCE, "runs": runs}
+
+    def table(self) -> Table:
+        """Return a table for the terminal."""
+        from rich.table import Table
+
+        count = self.program.graph.parameter_count
+        title = f"{self.program.name} ({count:,} parameters) against PyTorch with the same weights"
+        table = Table(title=title, title_justify="left")
+        for name in ("target", "run by"):
+            table.add_column(name)
+        for name in ("largest relative difference of logits", "greedy tokens that are equal"):
+            table.add_column(name, justify="right")
+        table.add_column("")
+        for c in self.comparisons:
+            tokens = f"{c.equal} of {c.tokens}" if c.tokens else "-"
+            table.add_row(c.target, c.runner, f"{c.difference:.1e}", tokens, "ok" if c.ok else "DIFFERS")
+        return table
+
+
+def verify_weights(
+    file: str,
+    overrides: Mapping[str, Scalar],
+    model: str | None,
+    targets: tuple[str, ...],
+    weights: str,
+    tokens: int,
+    seed: int,
+) -> WeightsVerification:
+    """Compare `targets` (by default `onnx`) with PyTorch on `tokens` tokens; errors as `load_program`, and those of
+    reading weights.
+
+    Raises:
+        UsageError: a target cannot be run, or the model has no tokens to decode.
+    """
+    from cgc.checkpoints import read_checkpoint_file
+
+    program = load_program(file, overrides, model)
+    arrays = read_checkpoint_file(Path(weights), program)
+    sizes = _sizes(program.graph, tokens)
+    found: list[Comparison] = []
+    torch_model = _Torch(program, arrays)
+    for name in targets or ("onnx",):
+        target = find_target(name)
+        inputs = _tokens(program.graph, sizes[0], sizes[1], seed)
+        expected = torch_model.logits(inputs)
+        for runner, evaluator in target.evaluators(program):
+            (got,) = list(evaluator(arrays, {_input(program.graph): inputs}).values())[:1]
+            found.append(Comparison(name, runner, _relative(got, expected)))
+        if isinstance(target, DecodingTarget):
+            found += _decoded(target, program, arrays, torch_model, sizes, seed)
+    return WeightsVerification(program, tuple(found))
+
+
+def _decoded(
+    target: DecodingTarget, program: Program, arrays: Any, torch_model: _Torch, sizes: tuple[int, int], seed: int
+) -> list[Comparison]:
+    import numpy as np
+
+    prompt_length = min(PROMPT, max(1, sizes[1] // 2))
+    prompt = _tokens(program.graph, sizes[0], prompt_length, seed + 1)
+    count = sizes[1] - prompt_length
+    found: list[Comparison] = []
+    try:
+        decoders = list(target.decoders(program))
+    except (InputError, TargetError):
+        return []  # it has no cache, and is run as a whole only
+    for runner, decode in decoders:
+        chosen, logits = decode(arrays, prompt, count)
+        expected = torch_model.logits(np.concatenate([prompt, chosen], 1))[:, prompt_length - 1 : -1]
+        likeliest = expected.max(-1)
+        given = np.take_along_axis(expected, chosen[..., None], -1)[..., 0]
+        scale = float(np.abs(expected).max()) or 1.0
+        equal = int((expected.argmax(-1) == chosen).sum())
+        gap = float((likeliest - given).max()) / scale
+        found.append(Comparison(target.name, runner, _relative(logits, expected), chosen.size, equal, gap))
+    return found
+
+
+class _Torch:
+    """The model in PyTorch, with a checkpoint's weights."""
+
+    def __init__(self, program: Program, arrays: Any) -> None:
+        target: Any = find_target("torch")
+        self._module = target.to_torch(program, arrays).eval()
+
+    def logits(self, tokens: Any) -> Any:
+        """Return [batch, seq, vocab] logits of [batch, seq] tokens."""
+        import torch
+
+        with torch.no_grad():
+            return self._module(torch.from_numpy(tokens)).numpy()
+
+
+def _input(graph: Graph) -> str:
+    names = [value.name for value in graph.inputs if value.type.indexes is not None]
+    if len(graph.inputs) != 1 or len(names) != 1 or len(graph.outputs) != 1:
+        raise UsageError("--weights: only a model from tokens to logits is compared")
+    return names[0]
+
+
+def _sizes(graph: Graph, tokens: int) -> tuple[int, int]:
+    """Return batch and sequence, within what the model allows."""
+    limits = {symbol.name: symbol.limit for symbol in graph.symbols}
+    limit = limits.get("seq")
+    longest = limit.size if limit is not None and isinstance(limit.size, int) else tokens
+    return BATCH, min(tokens, longest)
+
+
+def _tokens(graph: Graph, batch: int, seq: int, seed: int) -> Any:
+    import numpy as np
+
+    name = _input(graph)
+    (value,) = (value for value in graph.inputs if value.name == name)
+    assert value.type.indexes is not None
+    size = value.type.indexes.size
+    assert isinstance(size, int)
+    return np.random.default_rng(seed).integers(0, size, (batch, seq))
+
+
+def _relative(got: Any, expected: Any) -> float:
+    import numpy as np
+
+    if got.shape != expected.shape or not np.isfinite(got).all():
+        return float("inf")
+    return float(np.abs(got - expected).max()) / (float(np.abs(expected).max()) or 1.0)

@@ -1,0 +1,78 @@
+"""A partitioned program on the simulated wafer gives what the NumPy reference gives, in the memory predicted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+
+from cgc_wse.partition.analytic import estimate
+from wafer_programs import Prepared, cores, gpt2, llama, prepared
+
+TOLERANCE = 1e-4
+SHAPES = [(1, 1), (2, 2), (4, 4), (3, 5), (8, 2), (1, 7), (8, 8)]
+"""Rows and columns of cores."""
+FAST = [("gpt2", "train", "streaming", (2, 3)), ("gpt2", "train", "pipelined", (4, 4)),
+        ("llama", "train", "streaming", (2, 2)), ("llama", "train", "pipelined", (3, 5)),
+        ("gpt2", "decode", "streaming", (3, 2)), ("gpt2", "decode", "pipelined", (8, 2)),
+        ("llama", "decode", "streaming", (2, 4)), ("llama", "decode", "pipelined", (4, 4)),
+        ("llama", "prefill", "streaming", (3, 2))]  # fmt: skip
+PROGRAMS = {"gpt2": gpt2, "llama": llama}
+
+
+def check(name: str, mode: str, how: str, shape: tuple[int, int]) -> Prepared:
+    program = PROGRAMS[name]()
+    assert mode in ("train", "prefill", "decode")
+    assert how in ("pipelined", "streaming")
+    found = prepared(program, mode, how, cores(*shape))  # type: ignore[arg-type]
+    assert found.faults() == []
+    run, difference = found.ran()
+    assert difference < TOLERANCE
+    assert dict(run.memory) == found.memory()
+    assert estimate(found.program).cycles == pytest.approx(run.cycles, rel=0.25)
+    return found
+
+
+@pytest.mark.parametrize(("name", "mode", "how", "shape"), FAST)
+def test_partitioned_equals_reference(name: str, mode: str, how: str, shape: tuple[int, int]) -> None:
+    check(name, mode, how, shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [*SHAPES, (16, 16)], ids=lambda shape: f"{shape[0]}x{shape[1]}")
+@pytest.mark.parametrize("how", ["pipelined", "streaming"])
+@pytest.mark.parametrize("mode", ["train", "prefill", "decode"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_everywhere(name: str, mode: str, how: str, shape: tuple[int, int]) -> None:
+    check(name, mode, how, shape)
+
+
+def test_a_training_step_trains() -> None:
+    """All parts of a step are there: the loss, and for each parameter new moments and a new value that moved."""
+    found = prepared(gpt2(layers=1), "train", "pipelined", cores(2, 2))
+    run, _ = found.ran()
+    names = [param.name for param in found.flat.graph.params]
+    assert set(run.outputs) == {"loss"} | {f"new.{k}{n}" for k in ("", "adamw.m.", "adamw.v.") for n in names}
+    assert all((run.outputs[f"new.{name}"] != found.arrays[name]).any() for name in names)
+
+
+def test_a_cache_decodes_as_the_whole_pass_does() -> None:
+    """One token behind a cache, on the wafer, gives the logits that a pass over all tokens gives for it."""
+    program = gpt2()
+    whole = prepared(program, "prefill", "streaming", cores(2, 2))
+    first, _ = whole.ran()
+    step = prepared(program, "decode", "pipelined", cores(2, 3))
+    caches = {
+        name: first.outputs[name.replace("past.", "present.")][:, :7]
+        for name in step.arrays
+        if name.startswith("past.")
+    }
+    tokens = whole.arrays["tokens"][:, 7:]
+    from cgc_wse.simulate.machine import run
+
+    weights = {param.name: whole.arrays[param.name] for param in step.flat.graph.params}
+    found = run(step.program, step.flat.sizes, {**weights, **caches, "tokens": tokens})
+    assert abs(found.outputs["logits"] - first.outputs["logits"][:, 7:]).max() < 1e-5

@@ -1,0 +1,135 @@
+"""Nothing is lost: runs that are killed, checkpoints that are damaged or of another run, losses that are no numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emitted_projects import environment, run, small_project
+
+KILLED_RUNS = Path(__file__).with_name("killed_runs.py")
+STEPS = 40
+OFTEN = ["--save-every", "1", "--validate-every", "10"]
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """Return what a run logged, without how fast it was."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_project(tmp_path_factory.mktemp("project"), STEPS)
+
+
+@pytest.fixture(scope="module")
+def whole(project: Path) -> Path:
+    """A run that nobody disturbed."""
+    done = run(project, "train.py", "--out", "whole", *OFTEN)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return project / "whole"
+
+
+def _killed(project: Path, whole: Path, kills: int, seed: int) -> dict[str, Any]:
+    """Kill a run at `kills` points; it has to end with the log of the undisturbed one, bit for bit."""
+    out = f"killed_{kills}_{seed}"
+    command = [sys.executable, str(KILLED_RUNS), str(kills), str(seed), out, *OFTEN]
+    done = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + (project / f"{out}.txt").read_text()
+    assert entries(project / out) == entries(whole)
+    assert sorted(path.name for path in (project / out).glob("step_*")) == ["step_00000039", "step_00000040"]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_killed_at_three_points(project: Path, whole: Path) -> None:
+    assert _killed(project, whole, 3, 0)["kills"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_twenty_points(project: Path, whole: Path, seed: int) -> None:
+    found = _killed(project, whole, 20, seed)
+    assert found["kills"] == 20
+    assert found["in_a_save"] >= 5
+    assert len(set(found["starts"])) > 5
+
+
+def _fails(project: Path, out: Path, *arguments: str) -> str:
+    """Return what a run says that has to stop: one line, and no traceback."""
+    done = run(project, "train.py", "--out", str(out), *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("train.py: "), done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_damaged_and_foreign_checkpoints(project: Path, whole: Path, tmp_path: Path) -> None:
+    """Each in a process of its own would take long: all checks are those of `checkpoint.load`, called once each."""
+    copies = {}
+    for name in ("flipped", "short", "manifest", "missing"):
+        copies[name] = tmp_path / name
+        shutil.copytree(whole, copies[name])
+    last = {name: copy / "step_00000040" for name, copy in copies.items()}
+    tensors = bytearray((last["flipped"] / "__0_0.distcp").read_bytes())
+    tensors[len(tensors) // 2] ^= 1
+    (last["flipped"] / "__0_0.distcp").write_bytes(tensors)
+    (last["short"] / ".metadata").write_bytes((last["short"] / ".metadata").read_bytes()[:-10])
+    (last["manifest"] / "manifest.json").write_text('{"step": 40')
+    (last["missing"] / "__0_0.distcp").unlink()
+    code = """
+import sys, json
+from pathlib import Path
+import checkpoint
+for line in sys.stdin:
+    path, run = json.loads(line)
+    try:
+        checkpoint.load(Path(path), None, None, run)
+    except checkpoint.CheckpointError as error:
+        print(str(error).replace("\\n", " "))
+"""
+    own = json.loads((whole / "step_00000040" / "manifest.json").read_text())["run"]
+    asked = [[str(path), own] for path in last.values()] + [[str(whole / "step_00000040"), {**own, "batch": 9}]]
+    lines = "".join(json.dumps(question) + "\n" for question in asked)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project,
+        env=environment(),
+        input=lines,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    flipped, short, manifest, missing, foreign = done.stdout.splitlines()
+    assert "__0_0.distcp is corrupt" in flipped
+    assert "step_00000039" in flipped, "what to go on from"
+    assert ".metadata is corrupt" in short
+    assert "is no whole checkpoint" in manifest
+    assert "is no whole checkpoint" in missing
+    assert "is of another run: batch is 8 there, 9 here" in foreign
+
+
+def test_a_checkpoint_of_other_settings_stops_the_run(project: Path, whole: Path) -> None:
+    assert "learning_rate is 0.01 there, 0.5 here" in _fails(project, whole, "--lr", "0.5")
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_stops_the_run(project: Path) -> None:
+    said = _fails(project, project / "diverged", "--lr", "1e30", "--save-every", "1")
+    assert "is nan" in said or "is inf" in said
+    assert "the last good checkpoint is" in said
+    assert "step_0000000" in said
+
+
+@pytest.mark.slow
+def test_data_that_do_not_fit(project: Path, tmp_path: Path) -> None:
+    assert "holds no tokens" in _fails(project, tmp_path / "a", "--data", "nowhere")
+    assert "cannot share a batch" in run(project, "train.py", "--out", "b", "--batch", "9", ranks=2).stderr
