@@ -178,8 +178,7 @@ def _memory(search: Search, job: Job, choice: Choice, cores: int) -> tuple[Figur
             continue
         for level, (at_least, more) in enumerate(zip(runs, (*runs[1:], 0), strict=True)):
             stored += (at_least - more) * float(search.stored(s, level, choice.sequences)[at])
-    in_work = float(search.work(choice.slices)[at])
-    passing = float(search.buffers(max(choice.slices))[at])
+    in_work, passing = search.in_work(choice.slices, at)
     number = f"{job.number} B ({job.precision})"
     kept = (
         "what enters every layer, and more of it where there is room"
