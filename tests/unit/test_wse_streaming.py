@@ -310,3 +310,15 @@ def test_any_model_on_any_device_has_a_plan_or_a_diagnostic(
             assert placed.bytes <= area.cores * wafer.memory
     spans, _ = schedule(found)
     assert spans
+
+
+def test_a_loop_at_the_end_makes_again_what_it_did_not_store() -> None:
+    program, wafer = program_of(LAYERS + TRAIN), device(16, 4, 4096)
+    asked, _ = planned(program, wafer, run="streaming", recompute=True)
+    assert {sweep.direction for sweep in asked.sweeps} == {"forward", "backward"}
+    # Nothing but what enters a layer is needed here; with an activation between two dots there is.
+    text = (LAYERS + TRAIN).replace("x = linear(x", "x = linear(silu(linear(x, width -> width))")
+    deeper, _ = planned(program_of(text), wafer, run="streaming", recompute=True)
+    assert {sweep.direction for sweep in deeper.sweeps} == {"forward", "again", "backward"}
+    stored, _ = planned(program_of(text), wafer, run="streaming")
+    assert stored.seconds < deeper.seconds

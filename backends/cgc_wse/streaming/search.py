@@ -215,12 +215,12 @@ class Search:
         return possible.min(axis=0), np.array(alone.sizes, dtype=np.float64)[which]
 
     def _stage(self, stage: int, sequences: int, slice_: int, stored: tuple[Floats, ...]) -> Floats:
-        """Return the seconds of all runs of a stage in a pass. The last stage turns round slice by slice."""
+        """Return the seconds of all runs of a stage in a pass; a last stage that runs once turns round at once."""
         found, runs = self._directions(stage, sequences, slice_), self._works[stage].stage.runs
         if not self._training:
             return runs * found.forward
         seconds = runs * (found.forward + found.back)
-        if stage == len(self._works) - 1:
+        if runs == 1 and stage == len(self._works) - 1:
             return seconds
         if not stored:
             return seconds + runs * found.again[0]
