@@ -144,6 +144,7 @@ def plan_data(plan: Plan, flops: int, bound: Bound) -> dict[str, Any]:
         "memory": [_figure(figure) for figure in plan.memory],
         "memory_total": plan.bytes,
         "memory_capacity": plan.device.cores * plan.device.memory,
+        "memory_fullest_core": fullest_core(plan),
         "time": [_figure(figure) for figure in plan.time],
         "blocks": block_rows(plan),
         "block_formulas": formulas(plan.mode, plan.job.purpose),
@@ -151,6 +152,13 @@ def plan_data(plan: Plan, flops: int, bound: Bound) -> dict[str, Any]:
         "layout": layout_data(plan),
         "sequences_in_work": plan.in_work,
     }
+
+
+def fullest_core(plan: Plan) -> int:
+    """Return the bytes of the core that holds most; what a block holds is spread evenly over its rectangle."""
+    if plan.layout is not None:
+        return -(-plan.bytes // plan.layout.cores)
+    return max(-(-placed.bytes // placed.area.cores) for phase in plan.phases for placed in phase.placed)
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

@@ -143,9 +143,13 @@ class Search:
         """Return the bytes of a core for what one run of a stage stores at a level beside what enters it."""
         return self._number * self.wafer.entries(self._works[stage].levels[level], sequences)
 
-    def work(self, slices: Sequence[int]) -> Floats:
-        """Return the bytes of a core for what is in work inside a stage at most."""
-        return _largest([self._work(stage, slice_) for stage, slice_ in enumerate(slices)])
+    def in_work(self, slices: Sequence[int], layout: int) -> tuple[float, float]:
+        """Return the bytes of a core for the stage in work that has most: tensors, and what passes the core."""
+        pairs = [
+            (float(self._work(stage, slice_)[layout]), float(self.buffers(slice_)[layout]))
+            for stage, slice_ in enumerate(slices)
+        ]
+        return max(pairs, key=sum)
 
     @property
     def stages(self) -> int:
@@ -192,8 +196,10 @@ class Search:
     def _pass(self, sequences: int, slice_: int) -> _Pass:
         """Return a pass whose looped stages are worked on in slices of `slice_` sequences."""
         looped = [s for s, work in enumerate(self._works) if work.stage.runs > 1]
-        free = self._device.memory - self.boundary(sequences) - self.buffers(slice_)
-        in_work = _largest([self._work(s, slice_) for s in looped]) if looped else np.zeros_like(free)
+        free = self._device.memory - self.boundary(sequences)
+        in_work = np.zeros_like(free)
+        if looped:
+            in_work = self.buffers(slice_) + _largest([self._work(s, slice_) for s in looped])
         left = free - in_work
         fits = left >= 0
         stored: list[tuple[Floats, ...]] = []
@@ -234,7 +240,7 @@ class Search:
         key = stage, sequences
         if key not in self._alone:
             sizes = cut(sequences)
-            work = np.stack([self._work(stage, size) for size in sizes])
+            work = np.stack([self._work(stage, size) + self.buffers(size) for size in sizes])
             seconds = np.stack([self._stage(stage, sequences, size, ()) for size in sizes])
             self._alone[key] = _Alone(tuple(sizes), work, seconds)
         alone = self._alone[key]
@@ -243,12 +249,12 @@ class Search:
         return possible.min(axis=0), np.array(alone.sizes, dtype=np.float64)[which]
 
     def _stage(self, stage: int, sequences: int, slice_: int, stored: tuple[Floats, ...]) -> Floats:
-        """Return the seconds of all runs of a stage in a pass. The last stage turns round slice by slice."""
+        """Return the seconds of all runs of a stage in a pass; a last stage that runs once turns round at once."""
         found, runs = self._directions(stage, sequences, slice_), self._works[stage].stage.runs
         if not self._training:
             return runs * found.forward
         seconds = runs * (found.forward + found.back)
-        if stage == len(self._works) - 1:
+        if runs == 1 and stage == len(self._works) - 1:
             return seconds
         if not stored:
             return seconds + runs * found.again[0]
