@@ -256,6 +256,6 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
             write_weights(path, emission.stored, emission.params, present, params)
 
         files.append(Artifact(DATA, write_data))
-    if options.caches:
+    if options.caches and weights is not None:
         files += deployment(program, options.caches, MODEL, written_for, weights)
     return emission, tuple(files)

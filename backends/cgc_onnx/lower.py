@@ -34,7 +34,6 @@ from cgc.ir.ops import (
 )
 from cgc.ir.rules import union
 from cgc.ir.types import is_float
-from cgc.target import TargetError
 from cgc_onnx.contraction import contract
 from cgc_onnx.proto import ELEMENT_TYPES
 from cgc_onnx.scope import Scope
@@ -125,7 +124,7 @@ def _single(scope: Scope, node: Node, op: Op) -> Tensor:
         case Gather():
             return _gather(scope, node, op.dim)
         case Scatter():
-            raise TargetError("CG0803", "the target `onnx` has no form for `scatter`")
+            return _scatter(scope, node, op)
         case Cast() | Reduce() | Scan():
             return _along(scope, node, op)
         case Rename() | Transpose() | Split() | Merge() | Slice():
@@ -206,6 +205,28 @@ def _gather(scope: Scope, node: Node, dim: str) -> Tensor:
     where = scope.shapes.unsqueeze(where, (len(index.dims),))
     name = writer.one("GatherND", (table.name, where), wish, batch_dims=len(shared))
     return scope.result(name, (*index.dims, *table.dims[len(shared) + 1 :]), node.output.type)
+
+
+def _scatter(scope: Scope, node: Node, op: Scatter) -> Tensor:
+    """Zeros [rest…, dim], to which x, as [rest…, all of `over`], is added where the index of that shape says."""
+    x, index = (scope.tensor(value) for value in node.inputs)
+    writer, shapes, wish = scope.writer, scope.shapes, scope.wish(node.output)
+    rest = [name for name in x.names if name not in op.over]
+    x = shapes.transpose(x, [*rest, *op.over])
+    where = writer.one(
+        "Expand", (shapes.align(index, x.dims), writer.one("Shape", (x.name,), "shape")), f"{wish}.where"
+    )
+    groups = [*([name] for name in rest), op.over] if op.over else [[name] for name in rest]
+    names = [*rest, "*".join(op.over)][: len(groups)]
+    updates = shapes.merge(x, groups, names, f"{wish}.updates").name
+    where = shapes.merge(Tensor(where, x.dims, index.dtype), groups, names, f"{wish}.where").name
+    if not op.over:
+        updates, where = (shapes.unsqueeze(name, (len(rest),)) for name in (updates, where))
+    dims = (*x.dims[: len(rest)], op.dim)
+    size = writer.one("Concat", [shapes.vector(dim.size) for dim in dims], "shape", axis=0)
+    zeros = writer.one("Expand", (writer.scalar(0, x.dtype).name, size), f"{wish}.zeros")
+    name = writer.one("ScatterElements", (zeros, where, updates), wish, axis=len(rest), reduction="add")
+    return scope.result(name, dims, node.output.type)
 
 
 def _along(scope: Scope, node: Node, op: Cast | Reduce | Scan) -> Tensor:
