@@ -58,7 +58,7 @@ def test_the_published_family() -> None:
         # positions are looked up once for all sequences of a step
         lookups = 4 * vocab * w * d + 4 * seq * w * seq * entry["steps"]
         assert entry["flops"]["algorithmic"] == products + scores + lookups
-        assert entry["flops"]["six_nd"] == 6.0 * entry["parameters"] * d
+        assert entry["flops"]["six_nd"] == 6 * entry["parameters"] * d
         assert entry["non_embedding_parameters"] == entry["parameters"] - (vocab + seq) * w
         # scores counted twice are all that the printed column has more, within what its two digits can say
         digit = 10 ** (len(str(int(flops))) - 2)
