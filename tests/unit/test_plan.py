@@ -99,7 +99,7 @@ train {
 
 
 def test_tokens_per_parameter_and_overrides() -> None:
-    program = load_program(str(EXAMPLES / "scaling_sp.cg"), {}, "bytes_8k")
+    program = load_program(str(EXAMPLES / "scaling/sp.cg"), {}, "bytes_8k")
     assert planned(program).run.steps == round(20 * 8432 / (8 * 64))
     assert planned(program, batch=2, seq=32).run.steps == round(20 * 8432 / 64)
     without = planned(load_program(str(EXAMPLES / "from_scratch.cg"), {}))
