@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import check_startup, onnx_export
+from benchmarks import check_startup, onnx_export, torch_training
 
 
 def main() -> None:
@@ -28,6 +28,8 @@ def main() -> None:
         f"| the same with a `mup` item, seconds; peer `cgc check` without | {check['mup']:.3f} "
         f"| {check['cgc']:.3f} | {1000 * added:.0f} ms more |"
     )
+    print()
+    print("\n".join(torch_training.rows(torch_training.compare(["tiny", "vocabulary"], 7))))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from cgc.ir.graph import Node, Value
 from cgc.ir.ops import Binary, Call, Cast, Constant, Dot, Gather, Reduce, Repeat, Unary, Where
 from cgc.ir.types import TensorType
 from cgc.target import TargetError
+from cgc_torch.activated import function_name
 from cgc_torch.expressions import PRODUCT, Expr, arranged, call, infix, number, permuted, unflattened
 from cgc_torch.formatting import WIDTH
 from cgc_torch.forms import formed, forms
@@ -51,7 +52,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The result as a product `F.linear(hidden, weight)` that need not be made: hidden [..., width], weight [n, width]."""
+    """The result as a product that need not be made, `F.linear(hidden, weight)`: hidden [..., k], weight [n, k]."""
 
     hidden: Expr
     weight: Expr
@@ -107,6 +108,7 @@ class _Writer:
         self._decoding = decoding
         self._unit = unit
         self._flow = flow
+        self._functions = functions
         self._callees = callees
         self._inside = inlined(flow, forced)
         self._steps = statements(unit, flow, self._inside)
@@ -188,11 +190,8 @@ class _Writer:
         if not isinstance(node.op, Dot) or len(node.op.over) != 1:
             return None
         (over,), (x, matrix) = node.op.over, node.inputs
-        if (
-            x.type.names[-1] != over
-            or len(matrix.type.dims) != 2
-            or set(x.type.names) & set(matrix.type.names) != {over}
-        ):
+        shared = set(x.type.names) & set(matrix.type.names)
+        if x.type.names[-1] != over or len(matrix.type.dims) != 2 or shared != {over}:
             return None
         weight = self._tensor(matrix)
         return Head(self._tensor(x), weight if matrix.type.names[1] == over else weight.method("mT"))
@@ -416,6 +415,9 @@ class _Writer:
 
     def _called(self, node: Node, op: Call, form: Groups | None) -> Expr:
         callee = self._flow.callee(node)
+        activated = self._activated(node, callee) if isinstance(callee, Leaf) else None
+        if activated is not None:
+            return activated
         if isinstance(callee, Inline | Leaf):
             kept = [self._as_kept(value) for value in node.inputs[: op.args]]
             if isinstance(callee, Inline) or not callee.builtin.takes(kept[0][1]):
@@ -440,6 +442,19 @@ class _Writer:
                 return call(self._cached(unit) or unit.name, *operands, *self._extras(unit))
             case _:
                 raise AssertionError(f"{op.function} is not a block")
+
+    def _activated(self, node: Node, layer: Leaf) -> Expr | None:
+        """Return a linear layer of an activation as one call, where the file has a function for it."""
+        root, module = self._flow.root(node.inputs[0]), layer.builtin
+        made = self._flow.node(root) if root.name in self._inside else None
+        callee = self._flow.callee(made) if made is not None else None
+        if made is None or not isinstance(callee, Inline) or module.kind != "linear":
+            return None
+        (x, *_), name = made.inputs, function_name(callee.kind)
+        plain = len(module.inner) == len(module.outer) == 1 and x.type.names[-1] == module.inner[0].name
+        if name not in self._functions or not plain or len(x.type.dims) < 2:
+            return None
+        return call(name, self._tensor(x), f"self.{layer.attribute}")
 
     def _cached(self, unit: Unit) -> str:
         """Return the function that a unit is where it takes a cache, empty where it takes none."""

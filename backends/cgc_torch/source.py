@@ -10,6 +10,7 @@ from cgc.ir.graph import Init, Value
 from cgc.ir.ops import TopK
 from cgc.program import Program
 from cgc.version import VERSION
+from cgc_torch.activated import ACTIVATIONS, activated_linear, function_name
 from cgc_torch.body import Body, body
 from cgc_torch.expressions import TORCH_DTYPES, Expr, call, number
 from cgc_torch.formatting import docstring, plain, statement
@@ -58,7 +59,8 @@ def emit(program: Program) -> str:
     layout = plan(program)
     fields = ConfigFields(program.graph, dict(program.arguments))
     inline = {c.kind for unit in layout.units for c in unit.callees if isinstance(c, Inline)}
-    functions = frozenset([*(unit.name for unit in layout.units if not unit.is_class), *({"rope"} & inline)])
+    own = [unit.name for unit in layout.units if not unit.is_class]
+    functions = frozenset([*own, *({"rope"} & inline), *map(function_name, ACTIVATIONS)])
     has_loss = language_model(program) is not None
     bodies: dict[str, Body] = {}
     configured: set[str] = set()
@@ -78,6 +80,10 @@ def emit(program: Program) -> str:
     config = _config(program, fields)
     if has_loss and bodies[layout.root.name].head is not None:
         blocks.insert(0, LINEAR_CROSS_ENTROPY.strip().splitlines())
+    calls = {line.split("(")[0].split()[-1] for block in blocks for line in block if "_linear(" in line}
+    for kind in ACTIVATIONS:
+        if function_name(kind) in calls:
+            blocks.insert(0, activated_linear(kind).strip().splitlines())
     if any(isinstance(node.op, TopK) for unit in layout.units for node in unit.region.nodes):
         blocks.insert(0, _TOP_K.strip().splitlines())
     if "rope" in inline:
@@ -214,7 +220,7 @@ class _UnitWriter:
         return lines
 
     def _loss(self) -> list[tuple[int, str]]:
-        """Return the statements that return the logits, or the loss where there are targets, and how deep they stand."""
+        """Return the statements that return logits, or the loss where there are targets, and how deep they stand."""
         head = self._code.head
         if head is not None:
             loss = call("linear_cross_entropy", head.hidden, head.weight, TARGETS)

@@ -31,6 +31,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "parameters": ("parameters", "params", "n_params"),
     "tokens": ("tokens",),
 }
+_DIGESTS = ("model", "tokens")
 _LARGEST_TABLE = 50_000_000
 
 
@@ -260,7 +261,8 @@ def _about(folder: Path) -> dict[str, Any]:
         return config
     manifests = sorted(folder.glob("step_*/manifest.json"))
     run = _object(manifests[-1]).get("run") if manifests else None
-    return {name: value for name, value in run.items() if name != "model"} if isinstance(run, dict) else {}
+    # its `model` and `tokens` are digests
+    return {name: value for name, value in run.items() if name not in _DIGESTS} if isinstance(run, dict) else {}
 
 
 def _object(path: Path) -> dict[str, Any]:

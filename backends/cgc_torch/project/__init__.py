@@ -7,7 +7,6 @@ the model is a file in `templates/`.
 from __future__ import annotations
 
 from cgc.program import Program
-from cgc.target import Artifact
 from cgc_torch.project.run import Planned
 from cgc_torch.project.sampling import sampling_files
 from cgc_torch.project.template import template

@@ -1,4 +1,4 @@
-"""Files of the project as they lie in `templates/`: marks for what is filled in, and parts that stand only if wanted."""
+"""Files of the project as they lie in `templates/`: marks for what is filled in, parts that stand only if wanted."""
 
 from __future__ import annotations
 
