@@ -164,9 +164,9 @@ class _Emitter:
         lines += ["", *(["import math"] if re.search(r"\bmath\.", text) else [])]
         lines += ["from typing import cast"] if re.search(r"\bcast\(", text) else []
         names = [unit.name for unit in self._layout.units if re.search(rf"\b{unit.name}\b", text)]
-        lines += ["", "import torch", f"from model import {', '.join(sorted(names))}"]
-        lines += ["from torch import Tensor"]
+        lines += ["", "import torch", "from torch import Tensor"]
         lines += ["from torch.nn import functional as F"] if re.search(r"\bF\.", text) else []
+        lines += ["", f"from model import {', '.join(sorted(names))}"]
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
     def _function(self, made: _Function) -> list[str]:

@@ -22,7 +22,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, training: bool
     ) -> Tensor:
-        """Map hidden [rows, width], weight [vocab, width], targets [rows] to the sum."""
+        """Map hidden [rows, width] and weight [vocab, width] to the sum over rows."""
         total = torch.zeros((), device=hidden.device)
         grad_hidden, grad_weight = hidden, weight
         if training:

@@ -154,6 +154,7 @@ def test_source_is_clean(folders: dict[str, tuple[Program, Path]], tmp_path: Pat
             "--isolated",
             "--select=E4,E7,E9,F,I,UP,B,C4,C90,SIM,RUF,PTH,W",
             "--ignore=RUF002",
+            "--config=lint.isort.known-first-party = ['model']",
             *decoders,
         ],
     ):
