@@ -227,8 +227,8 @@ class _UnitWriter:
             return [(0, f"if {TARGETS} is not None:"), (1, f"return {loss.text}"), *((0, t) for t in self._return())]
         (x,), (name,) = self._code.result, self._code.result_names
         made = [(0, f"{name}: Tensor = {x.text}" if x.untyped else f"{name} = {x.text}")] if x.text != name else []
-        loss = f"F.cross_entropy({name}.float().flatten(0, 1), {TARGETS}.flatten())"
-        return [*made, (0, f"if {TARGETS} is None:"), (1, f"return {name}"), (0, f"return {loss}")]
+        text = f"F.cross_entropy({name}.float().flatten(0, 1), {TARGETS}.flatten())"
+        return [*made, (0, f"if {TARGETS} is None:"), (1, f"return {name}"), (0, f"return {text}")]
 
     def _return(self) -> list[str]:
         result = self._code.result
