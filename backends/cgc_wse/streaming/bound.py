@@ -66,8 +66,8 @@ class _Stage:
 
 def _stage(search: Search, stage: int, slices: list[int]) -> _Stage:
     runs, found = search.runs(stage), [search.slice_seconds(stage, slice_) for slice_ in slices]
-    both = runs * np.stack([forward + back for forward, _, back in found])
-    levels = len(found[0][1]) if stage < search.stages - 1 else 0
+    both = runs * np.stack([forward + back if search.trains else forward for forward, _, back in found])
+    levels = len(found[0][1]) if search.trains and stage < search.stages - 1 else 0
     again = [np.stack([one[1][level] for one in found]) for level in range(levels)]
     if search.falls(stage):
         # Vectors of some ops are longer in longer slices, and so fewer: by no more than from one start to the next.

@@ -183,6 +183,11 @@ class Search:
         return self._device.memory
 
     @property
+    def trains(self) -> bool:
+        """Whether sequences go back as well."""
+        return self._training
+
+    @property
     def stores(self) -> bool:
         """Whether more may be stored than what enters a layer."""
         return self._training and not self._job.recompute
