@@ -104,7 +104,7 @@ def improve(
         solver.parameters.max_time_in_seconds = max(0.1, seconds)
     status = solver.Solve(model)
     limited = seconds is not None and solver.WallTime() >= seconds
-    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+    if solver.StatusName(status) not in ("OPTIMAL", "FEASIBLE"):
         return Exact(list(start), time, bounds.score, limited)
     spots = [tuple(solver.Value(part) for part in one.spot) for one in placed]
     found = [(x, y, width, height) for x, y, width, height in spots]

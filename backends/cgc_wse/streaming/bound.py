@@ -2,7 +2,8 @@
 
 Every sequence of a batch goes through every stage in some slice of m sequences, in some pass of n ≥ m. In one layout it
 takes at least the least over m of (forward + back) / m, and of what is made again at least what the memory that n
-sequences leave cannot store. Sizes are taken in intervals: for all m from a to b a slice takes at least the seconds of
+sequences leave cannot store; and no slice is faster than one of a single sequence, of which there are as many as the
+largest slice leaves. Sizes are taken in intervals: for all m from a to b a slice takes at least the seconds of
 one of a, and serves at most b sequences; for all n from a to b memory is that of a, and slices are up to b.
 """
 
@@ -33,7 +34,7 @@ def least_seconds(search: Search, batch: int) -> float:
         free = _free(search, first)
         total = np.where(free >= 0, 0.0, np.inf)
         for number, stage in enumerate(stages):
-            total = total + _per_sequence(search, number, stage, serves, first, np.maximum(free, 0.0))
+            total = total + _per_sequence(search, number, stage, serves, (first, last), np.maximum(free, 0.0))
         best = min(best, float(total.min()))
     return batch * best
 
@@ -65,8 +66,8 @@ class _Stage:
 
 def _stage(search: Search, stage: int, slices: list[int]) -> _Stage:
     runs, found = search.runs(stage), [search.slice_seconds(stage, slice_) for slice_ in slices]
-    both = runs * np.stack([forward + back for forward, _, back in found])
-    levels = len(found[0][1]) if stage < search.stages - 1 else 0
+    both = runs * np.stack([forward + back if search.trains else forward for forward, _, back in found])
+    levels = len(found[0][1]) if search.trains and stage < search.stages - 1 else 0
     again = [np.stack([one[1][level] for one in found]) for level in range(levels)]
     if search.falls(stage):
         # Vectors of some ops are longer in longer slices, and so fewer: by no more than from one start to the next.
@@ -80,20 +81,33 @@ def _stage(search: Search, stage: int, slices: list[int]) -> _Stage:
     return _Stage(both, runs * again[0] if again else np.zeros_like(both), gains, work)
 
 
-def _per_sequence(search: Search, number: int, stage: _Stage, serves: Floats, sequences: int, free: Floats) -> Floats:
-    """Return the bound of all runs of a stage for one sequence, by layout; infinite where no slice fits."""
-    count = len(serves)
-    seconds = stage.both[:count] + stage.again[:count]
-    room = free - stage.work[:count]
-    fits = room >= 0
-    if stage.gains:
-        spared, most = np.zeros_like(seconds), np.zeros_like(seconds)
-        for level, gain in enumerate(stage.gains, start=1):
-            # Each byte that is stored spares at most what it does at its best.
-            each = np.maximum(search.stored(number, level, sequences), 1e-9)
-            spared = np.maximum(spared, gain[:count] * (np.maximum(room, 0.0) / each))
-            most = np.maximum(most, gain[:count])
-        seconds = seconds - np.minimum(spared, search.runs(number) * most)
+def _per_sequence(
+    search: Search, number: int, stage: _Stage, serves: Floats, interval: tuple[int, int], free: Floats
+) -> Floats:
+    """Return the bound of all runs of a stage for one sequence, by layout; infinite where no slice fits.
 
-    found: Floats = np.where(fits, seconds / serves, np.inf).min(axis=0)
+    By the largest slice of a pass: no sequence takes less than in the best of the slices up to that one, and there are
+    as many slices as are needed, none of which takes less than a slice of one sequence.
+    """
+    count = len(serves)
+    room = free - stage.work[:count]
+    seconds = _spared(search, number, stage, slice(0, count), interval[0], room)
+    each = np.minimum.accumulate(np.where(room >= 0, seconds / serves, np.inf), axis=0)
+    slices = np.ceil(interval[0] / serves)
+    least = slices * _spared(search, number, stage, slice(0, 1), interval[0], room) / interval[1]
+    found: Floats = np.where(room >= 0, np.maximum(each, least), np.inf).min(axis=0)
     return found
+
+
+def _spared(search: Search, number: int, stage: _Stage, which: slice, sequences: int, room: Floats) -> Floats:
+    """Return the seconds of some slices of a stage where `room` bytes of a core store what is not made again."""
+    seconds: Floats = stage.both[which] + stage.again[which]
+    if not stage.gains:
+        return seconds + np.zeros_like(room)
+    spared, most = np.zeros_like(room), np.zeros_like(room)
+    for level, gain in enumerate(stage.gains, start=1):
+        # Each byte that is stored spares at most what it does at its best.
+        each = np.maximum(search.stored(number, level, sequences), 1e-9)
+        spared = np.maximum(spared, gain[which] * (np.maximum(room, 0.0) / each))
+        most = np.maximum(most, gain[which])
+    return seconds - np.minimum(spared, search.runs(number) * most)

@@ -21,6 +21,9 @@ from cgc_wse.streaming.work import KernelWork, OtherProduct, StageWork
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 """Into how many passes a batch, and into how many slices a pass, is cut."""
 
+MOST_BETWEEN = 16
+"""Sizes tried between two of the ladder."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -78,6 +81,16 @@ def cut(count: int) -> list[int]:
     return list(dict.fromkeys(-(-count // parts) for parts in (*LADDER, count) if parts <= count))
 
 
+def between(count: int, sizes: Sequence[int], size: int) -> list[int]:
+    """Return the sizes of equal parts of `count` between the neighbours of `size` in a ladder, the largest first."""
+    at = sizes.index(size)
+    high = sizes[at - 1] if at else size
+    low = sizes[at + 1] if at + 1 < len(sizes) else size
+    parts = range(-(-count // high), -(-count // low) + 1)
+    found = dict.fromkeys(-(-count // number) for number in parts)
+    return [one for one in list(found)[:: -(-len(found) // MOST_BETWEEN)] if one not in sizes]
+
+
 class Search:
     """A job on a device, for all layouts at once."""
 
@@ -95,23 +108,35 @@ class Search:
     def best(self) -> Choice | None:
         """Return the fastest choice, the first of equals; None where nothing fits."""
         found: Choice | None = None
-        for sequences in cut(self._job.batch):
-            passes = -(-self._job.batch // sequences)
-            last = self._job.batch - (passes - 1) * sequences
-            if (self.boundary(sequences) > self._device.memory).all():
+        sizes = cut(self._job.batch)
+        for sequences in sizes:
+            found = self._better(found, sequences, cut(sequences))
+        if found is None:
+            return None
+        # Between the sizes of the ladder there may be better ones: as many slices, and other passes.
+        parts = -(-found.sequences // max(found.slices))
+        for sequences in between(self._job.batch, sizes, found.sequences):
+            found = self._better(found, sequences, [-(-sequences // count) for count in {parts, parts + 1}])
+        return found
+
+    def _better(self, found: Choice | None, sequences: int, slices: Sequence[int]) -> Choice | None:
+        """Return the fastest choice with so many sequences a pass, in one of the slices, or else what was found."""
+        passes = -(-self._job.batch // sequences)
+        last = self._job.batch - (passes - 1) * sequences
+        if (self.boundary(sequences) > self._device.memory).all():
+            return found
+        for slice_ in slices:
+            one = self._pass(sequences, slice_)
+            if not np.isfinite(one.seconds).any():
                 continue
-            for slice_ in cut(sequences):
-                one = self._pass(sequences, slice_)
-                if not np.isfinite(one.seconds).any():
-                    continue
-                total = passes * one.seconds
-                if last != sequences:
-                    total = (passes - 1) * one.seconds + self._pass(last, min(slice_, last)).seconds
-                index = int(np.argmin(total))
-                if found is None or total[index] < found.seconds:
-                    stored = tuple(tuple(int(runs[index]) for runs in stage) for stage in one.stored)
-                    slices = tuple(int(s[index]) for s in one.slices)
-                    found = Choice(index, sequences, passes, stored, slices, float(total[index]))
+            total = passes * one.seconds
+            if last != sequences:
+                total = (passes - 1) * one.seconds + self._pass(last, min(slice_, last)).seconds
+            index = int(np.argmin(total))
+            if found is None or total[index] < found.seconds:
+                stored = tuple(tuple(int(runs[index]) for runs in stage) for stage in one.stored)
+                chosen = tuple(int(s[index]) for s in one.slices)
+                found = Choice(index, sequences, passes, stored, chosen, float(total[index]))
         return found
 
     def least(self, sequences: int) -> float:
@@ -160,6 +185,11 @@ class Search:
     def memory(self) -> int:
         """Bytes of a core."""
         return self._device.memory
+
+    @property
+    def trains(self) -> bool:
+        """Whether sequences go back as well."""
+        return self._training
 
     @property
     def stores(self) -> bool:
