@@ -21,7 +21,7 @@ from cgc_wse.partition.rules import shape_of
 
 Wish: TypeAlias = Literal["auto", "pipelined", "streaming"]
 
-ATTEMPTS: tuple[tuple[float, float, bool], ...] = ((0.0, 0.0, True), (0.02, 0.5, True), (0.2, 0.9, False))
+ATTEMPTS: tuple[tuple[float, float, bool], ...] = ((0.0, 0.0, True), (0.1, 0.8, False))
 """What a byte in a core costs in cycles, how far rectangles go by what blocks hold, and whether weights are streamed
 one stretch ahead of where they are read: tried one after another.
 """

@@ -97,7 +97,7 @@ class _Machine:
         self._edge = Edge(self._clock, self._fabric, arrays)
         self._memories = Memories(program.device.memory, code_bytes(program))
         self._cores = {core: _Core([]) for core in self._memories.most}
-        self._by_buffer: dict[int, dict[Core, Tile]] = {}
+        self._by_buffer: dict[int, Mapping[Core, Tile]] = {}
         self._parts: dict[int, list[Parcel]] = {}
         self._sends: dict[int, dict[Core, list[Parcel]]] = {}
         self._expected: dict[int, dict[Core, int]] = {}
@@ -182,7 +182,7 @@ class _Machine:
                 expected[core] = expected.get(core, 0) + 1
         self._parts[index], self._sends[index], self._expected[index] = parts, sends, expected
 
-    def _tile(self, buffer: Buffer) -> dict[Core, Tile]:
+    def _tile(self, buffer: Buffer) -> Mapping[Core, Tile]:
         if buffer.id not in self._by_buffer:
             self._by_buffer[buffer.id] = buffer.tiles()
         return self._by_buffer[buffer.id]
