@@ -39,6 +39,8 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "cgc": ("--kv-cache",),
 }
 INT4 = ("--quantize", "int4", "--block", "32")
+HEADS = {"gpt2": (12, 64), "llama": (4, 64)}
+"""Heads of keys and the size of each."""
 SECONDS = 0.6
 """How long a cell of a model is run in one round, at least once."""
 
@@ -60,8 +62,10 @@ class Cell:
 class Loaded:
     """A model in a session, ready to run cells."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, usual: tuple[int, int]) -> None:
         import onnxruntime
+
+        self._usual = usual
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -107,9 +111,14 @@ class Loaded:
 
         return run
 
+    def _cache_shape(self, shape: list[Any]) -> tuple[int, int]:
+        """Return heads and what each holds; an exporter may leave them open."""
+        known = (shape[1], shape[3])
+        return tuple(size if isinstance(size, int) else usual for size, usual in zip(known, self._usual, strict=True))
+
     def _bind_cache(self, binding: Any, name: str, value: Any, sizes: tuple[Cell, int, int], kept: list[Any]) -> None:
         cell, past, new = sizes
-        heads, head = value.shape[1], value.shape[3]
+        heads, head = self._cache_shape(value.shape)
         length = past + new if self._in_place else past
         shape = (cell.batch, heads, length, head)
         array = np.random.default_rng(1).standard_normal(shape, np.float32) * np.float32(0.1)
@@ -152,9 +161,9 @@ def models(family: str, folder: Path, optimum: str) -> dict[str, dict[str, Path]
     return found
 
 
-def compare(paths: Mapping[str, Path], rounds: int) -> dict[str, Any]:
+def compare(paths: Mapping[str, Path], rounds: int, usual: tuple[int, int]) -> dict[str, Any]:
     """Return, for each cell, tokens per second by model, and cgc's best against the best peer."""
-    loaded = {name: Loaded(path) for name, path in paths.items()}
+    loaded = {name: Loaded(path, usual) for name, path in paths.items()}
     result: dict[str, Any] = {}
     for kind, batch, length in CELLS:
         cell = Cell(kind, batch, length)
@@ -198,7 +207,7 @@ def run_all(folder: Path, rounds: int, families: tuple[str, ...] = ("gpt2", "lla
     result: dict[str, Any] = {}
     for family in families:
         for precision, paths in models(family, folder, optimum).items():
-            result[f"{family} {precision}"] = compare(paths, rounds)
+            result[f"{family} {precision}"] = compare(paths, rounds, HEADS[family])
     return result
 
 
