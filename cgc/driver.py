@@ -41,7 +41,9 @@ DUMPS = (*PASSES, "autodiff", "kv_cache")
 
 
 WITH_CACHE = ("onnx",)
-"""Targets that `--kv-cache` is for."""
+"""Targets that `--kv-cache` is for, and what goes with files for runtimes."""
+DEPLOYED = ("kv_cache", "copy_weights", "unpadded", "precision", "quantize", "block", "opset", "runtime")
+"""The options that only they take."""
 
 
 class UsageError(Exception):
@@ -292,11 +294,10 @@ def compile_program(
         InputError: the target cannot compile this, weights do not fit, or the folder cannot be written.
         UsageError: there is no such target, or it is not installed completely.
     """
+    _refuse_others(target_name, request)
     weights = _weights(program, request)
     caches: tuple[Cache, ...] = ()
     if request.kv_cache:
-        if target_name not in WITH_CACHE:
-            raise UsageError(f"--kv-cache: the target `{target_name}` has no use for it; {', '.join(WITH_CACHE)} has")
         from cgc.decoding import decoding
 
         with timings.stage("make a KV cache"):
@@ -318,6 +319,16 @@ def compile_program(
         request.block,
     )
     return run_target(program, target_name, folder, options, timings)
+
+
+def _refuse_others(target_name: str, request: Request) -> None:
+    """Refuse options that the target would ignore (UsageError)."""
+    given = [name for name in DEPLOYED if getattr(request, name) not in (None, False)]
+    if given and target_name not in WITH_CACHE:
+        flag = given[0].replace("_", "-")
+        raise UsageError(f"--{flag}: the target `{target_name}` has no use for it; {', '.join(WITH_CACHE)} has")
+    if request.unpadded and not request.kv_cache:
+        raise UsageError("--unpadded: only a model that decodes (`--kv-cache`) reads padded batches")
 
 
 def run_target(
