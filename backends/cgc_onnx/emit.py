@@ -70,6 +70,9 @@ class Emission:
         files = sorted({tensor.location for tensor in self.model.graph.initializers} - {""})
         nodes = len(self.model.graph.nodes) + sum(len(function.nodes) for function in self.model.functions)
         where = f"in {', '.join(files)}" if files else "as inputs"
+        packed = [entry.packed for entry in self.stored if entry.packed]
+        if packed:
+            where += f", {len(packed)} matrices in int{packed[0].how.bits}"
         opset = dict(self.model.opsets)[""]
         return f"opset {opset}, {len(self.model.functions)} functions, {nodes} nodes, parameters {where}"
 

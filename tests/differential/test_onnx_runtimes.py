@@ -69,7 +69,7 @@ def test_optimum_generates_the_same_tokens(flags: str, tmp_path: Path) -> None:
 def test_the_folder_says_what_the_model_is(tmp_path: Path) -> None:
     model, source = public("llama grouped")
     model.config.eos_token_id, model.config.bos_token_id = 5, 4
-    model.generation_config.eos_token_id = [5, 6]
+    model.generation_config.bos_token_id, model.generation_config.eos_token_id = 4, [5, 6]
     folder = compiled(source, model, tmp_path, "--runtime", "ort")
     settings = json.loads((folder / "genai_config.json").read_text())
     decoder = settings["model"]["decoder"]
