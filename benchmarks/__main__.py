@@ -39,8 +39,7 @@ def main() -> None:
         f"| {block['zigzag'].seconds:.1f} | {block['zigzag'].seconds / block['cgc'].seconds:.0f} times faster |"
     )
     print()
-    print("
-".join(torch_training.rows(torch_training.compare(["tiny", "vocabulary"], 7))))
+    print("\n".join(torch_training.rows(torch_training.compare(["tiny", "vocabulary"], 7))))
     console = Console(width=180)
     console.print(onnx_export.table(export))
     for title, found in speed.items():
