@@ -57,6 +57,9 @@ class {cls}(torch.autograd.Function):
 
 def {function}(x: Tensor, linear: nn.Linear) -> Tensor:
     """Return linear({value})."""
+    if torch.compiler.is_compiling():  # where it takes the compiler's own word for it
+        kept: Tensor = checkpoint(lambda x: linear({value}), x, use_reentrant=False)
+        return kept
     out: Tensor = {cls}.apply(  # type: ignore[no-untyped-call]
         x, linear.weight, linear.bias
     )

@@ -13,7 +13,7 @@ AMBIGUOUS = frozenset({"l", "O", "I"})
 MODULE_NAMES = frozenset(
     {"torch", "math", "re", "nn", "F", "Any", "Tensor", "Config", "cast", "dataclass", "top_k"}
     | {"truncated_normal_", "parameters_named", "LinearCrossEntropy", "linear_cross_entropy", "MOST_LOGITS"}
-    | {"gelu_linear", "gelu_tanh_linear", "silu_linear", "GeluLinear", "GeluTanhLinear", "SiluLinear"}
+    | {"gelu_linear", "gelu_tanh_linear", "silu_linear", "GeluLinear", "GeluTanhLinear", "SiluLinear", "checkpoint"}
 )
 """What an emitted file imports or defines at its top, whatever the model."""
 

@@ -124,6 +124,7 @@ def _imports(text: str) -> str:
     lines += ["", "import torch"] if "torch" in used else [""]
     lines += ["from torch import Tensor, nn"]
     lines += ["from torch.nn import functional as F"] if "F" in used else []
+    lines += ["from torch.utils.checkpoint import checkpoint"] if "checkpoint" in used else []
     return "\n".join(lines).lstrip("\n") + "\n"
 
 

@@ -17,7 +17,7 @@ from cgc_torch.source import emit, model_class
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgc.driver import load_program, write_artifacts
+from cgc.driver import check, load_program, write_artifacts
 from cgc.program import Program
 from cgc.target import CompileOptions, TargetError
 from cgc.weights import initialize
@@ -54,7 +54,7 @@ block math(x[batch, seq, forward]) {
 def _emitted(folder: Path) -> list[Path]:
     files: list[Path] = []
     for name in NAMES:
-        program = load_program(str(EXAMPLES / name), {})
+        program = check(str(EXAMPLES / name), scaling="usual").programs[-1]
         files.append(folder / f"{name.replace('/', '_').removesuffix('.cg').replace('.', '_')}.py")
         files[-1].write_text(emit(program))
     (folder / "awkward.cg").write_text(AWKWARD)
@@ -95,7 +95,7 @@ def test_imports_little(files: list[Path]) -> None:
             if isinstance(node, ast.Import):
                 assert {alias.name for alias in node.names} <= {"torch", "math", "re"}
             elif isinstance(node, ast.ImportFrom):
-                assert node.module in ("torch", "torch.nn", "dataclasses", "typing")
+                assert node.module in ("torch", "torch.nn", "torch.utils.checkpoint", "dataclasses", "typing")
 
 
 def test_lines_fit(files: list[Path]) -> None:
