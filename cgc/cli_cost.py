@@ -126,11 +126,22 @@ def allreduce(as_json: str, grid: str, **rest: Any) -> None:
     _kernel("allreduce", grid, as_json, rest)
 
 
+_MODEL_DEVICE = click.option("--device", help="A device by name or a .cg file; wse2 by default.")
+_SIDE = click.option(
+    "--grid", metavar="PxP", help="Side of the square of a layer; by default the best from 240 to 720."
+)
+
+_ANYWAY = click.option(
+    "--ignore-memory", is_flag=True, help="Also where the model does not fit, as if there were squares enough."
+)
+
+
 @cost.command()
 @options(
     FILE,
-    click.option("--device", help="A device by name or a .cg file; wse2 by default."),
-    click.option("--grid", metavar="PxP", help="Side of the square of a layer; by default the best from 240 to 720."),
+    _MODEL_DEVICE,
+    _SIDE,
+    _ANYWAY,
     click.option(
         "--context", type=click.IntRange(1), help="Tokens before the new one; by default what the model takes."
     ),
@@ -139,17 +150,40 @@ def allreduce(as_json: str, grid: str, **rest: Any) -> None:
     MODEL,
     FORMAT,
 )
-def decode(
+def decode(context: int | None, **rest: Any) -> None:
+    """One new token of the model in FILE, its weights and cache on the wafer."""
+    _model("decode", context, **rest)
+
+
+@cost.command()
+@options(
+    FILE,
+    _MODEL_DEVICE,
+    _SIDE,
+    _ANYWAY,
+    click.option("--seq", type=click.IntRange(1), help="Tokens of the sequence; by default what the model takes."),
+    _DTYPE,
+    SET,
+    MODEL,
+    FORMAT,
+)
+def prefill(seq: int | None, **rest: Any) -> None:
+    """A whole sequence through the model in FILE, its weights on the wafer."""
+    _model("prefill", seq, **rest)
+
+
+def _model(
+    op: str,
+    tokens: int | None,
     file: str,
     device: str | None,
     grid: str | None,
-    context: int | None,
     dtype: str,
     settings: tuple[str, ...],
     model: str | None,
     as_json: str,
+    ignore_memory: bool,
 ) -> None:
-    """One new token of the model in FILE, its weights and cache on the wafer."""
     from cgc.driver import load_program
     from cgc.target import DecodeRequest
 
@@ -157,10 +191,16 @@ def decode(
     if grid is not None:
         columns, side = _grid(grid)
         if columns != side:
-            raise UsageError(f"--grid {grid}: a layer is decoded on a square, as in `--grid 420x420`")
+            raise UsageError(f"--grid {grid}: a layer is run on a square, as in `--grid 420x420`")
     program = load_program(file, parse_overrides(settings), model)
-    request = DecodeRequest(device, context, side, dtype)
-    _print(lambda target: target.decode_cost(program, request), as_json)
+    request = DecodeRequest(device, tokens, side, dtype, ignore_memory)
+
+    def ask(target: CostModel) -> CostAnswer:
+        if op == "decode":
+            return target.decode_cost(program, request)
+        return target.prefill_cost(program, request)
+
+    _print(ask, as_json)
 
 
 def _grid(text: str) -> tuple[int, int]:

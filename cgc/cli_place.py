@@ -32,7 +32,7 @@ INTERRUPTED = 130
         help="Seconds for all of it. Where it does not cut the search, the seed alone fixes the result.",
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Fixes the random numbers of the search."),
-    click.option("--method", default="search", show_default=True, help="search, or shelf: the simple baseline."),
+    click.option("--method", default="search", show_default=True, help="search, cpsat or shelf, the baseline."),
     FORMAT,
 )
 def place(problem: str, output: str | None, solution: str | None, as_json: str, **rest: Any) -> None:

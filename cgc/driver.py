@@ -41,7 +41,9 @@ DUMPS = (*PASSES, "autodiff", "kv_cache")
 
 
 WITH_CACHE = ("onnx",)
-"""Targets that `--kv-cache` is for."""
+"""Targets that `--kv-cache` is for, and what goes with files for runtimes."""
+DEPLOYED = ("kv_cache", "copy_weights", "unpadded", "precision", "quantize", "block", "opset", "runtime")
+"""The options that only they take."""
 WITHOUT_WAFER = ("torch", "onnx")
 """Targets that take nothing of what is asked of a wafer."""
 
@@ -300,11 +302,10 @@ def compile_program(
         UsageError: there is no such target, or it is not installed completely.
     """
     _only_for_wafers(target_name, request)
+    _refuse_others(target_name, request)
     weights = _weights(program, request)
     caches: tuple[Cache, ...] = ()
     if request.kv_cache:
-        if target_name not in WITH_CACHE:
-            raise UsageError(f"--kv-cache: the target `{target_name}` has no use for it; {', '.join(WITH_CACHE)} has")
         from cgc.decoding import decoding
 
         with timings.stage("make a KV cache"):
@@ -342,6 +343,16 @@ def _only_for_wafers(target: str, request: Request) -> None:
     for name, value in given.items():
         if value is not None and target in WITHOUT_WAFER:
             raise UsageError(f"{name}: the target `{target}` runs on no wafer; `wse-sim` does")
+
+
+def _refuse_others(target_name: str, request: Request) -> None:
+    """Refuse options that the target would ignore (UsageError)."""
+    given = [name for name in DEPLOYED if getattr(request, name) not in (None, False)]
+    if given and target_name not in WITH_CACHE:
+        flag = given[0].replace("_", "-")
+        raise UsageError(f"--{flag}: the target `{target_name}` has no use for it; {', '.join(WITH_CACHE)} has")
+    if request.unpadded and not request.kv_cache:
+        raise UsageError("--unpadded: only a model that decodes (`--kv-cache`) reads padded batches")
 
 
 def run_target(

@@ -275,7 +275,7 @@ class _Machine:
         for dim in out.dims[1:]:
             places.append(_spread(np.arange(self._size(dim.size)), TensorType((dim,), "i64"), types[0]))
         result = np.zeros(self._shape(out), x.dtype)
-        np.add.at(result, tuple(places), x)
+        np.add.at(result, tuple(np.broadcast_to(place, x.shape) for place in places), x)
         return result
 
 

@@ -47,7 +47,7 @@ def frontier_loss(flops: float) -> float:
 class Flops:
     """Training FLOPs of the whole run in each convention (see the module)."""
 
-    six_nd: float
+    six_nd: int
     graph: int
     causal: int
     algorithmic: int
@@ -181,7 +181,7 @@ def _flops(program: Program, run: TrainingRun) -> Flops:
     assert isinstance(count, int), "the sizes of a program's parameters are known"
     masked = 3 * _masked(graph, sizes, columns)
     whole = step * run.steps
-    return Flops(6.0 * count * run.tokens, whole, whole - masked * run.steps, whole + lookups * run.steps)
+    return Flops(6 * count * run.tokens, whole, whole - masked * run.steps, whole + lookups * run.steps)
 
 
 def _masked(graph: Graph, sizes: dict[str, int], seq: str) -> int:

@@ -148,12 +148,16 @@ class KernelRequest:
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """A model's step for one new token after `context` tokens, on a square of `side` cores, the best where it is 0."""
+    """A model's step for one new token after `context` tokens, or a prefill of so many, on a square of `side` cores.
+
+    The best is taken where `side` is 0. With `ignore_memory` a model may need more squares than the device has.
+    """
 
     device: str | None
     context: int | None
     side: int = 0
     dtype: str = "f16"
+    ignore_memory: bool = False
 
 
 class CostAnswer(Protocol):
@@ -178,6 +182,10 @@ class CostModel(Protocol):
 
     def decode_cost(self, program: Program, request: DecodeRequest) -> CostAnswer:
         """Return the cost of a decode step; raises TargetError."""
+        ...
+
+    def prefill_cost(self, program: Program, request: DecodeRequest) -> CostAnswer:
+        """Return the cost of a prefill of `request.context` tokens; raises TargetError."""
         ...
 
 

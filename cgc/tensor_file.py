@@ -221,6 +221,8 @@ def write_tensors(
 
 def _stored_as(array: Array, dtype: str) -> Array:
     """Return float32 numbers in another type, rounded to the nearest, ties to even."""
+    import numpy as np
+
     match dtype:
         case "F16":
             with np.errstate(over="ignore"):

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cgc.checkpoints import CheckpointWeights
 from cgc.ir.graph import Graph, Value
 from cgc.passes.kv_cache import MASK, POSITIONS, Cache
 from cgc.program import Program
 from cgc.target import Artifact, text_artifact
 from cgc_onnx.capabilities import GROUPED_HEAD, Profile
+from cgc_onnx.metadata import checkpoint_folder
 
 FAMILIES = ("gpt2", "gpt_neox", "llama")
 """Families of the library, whose configuration the model hub knows."""
@@ -40,7 +40,7 @@ def deployment(
     shape = _cache_shape(program.graph, caches)
     if shape is None:
         return []
-    source = _folder(weights)
+    source = checkpoint_folder(weights)
     known = _configuration(source)
     config = _hub_configuration(program, known, source)
     files = [] if config is None else [text_artifact("config.json", config)]
@@ -61,15 +61,6 @@ def _copied(path: Path) -> Artifact:
         target.write_bytes(path.read_bytes())
 
     return Artifact(path.name, write)
-
-
-def _folder(weights: Mapping[str, Any] | None) -> Path | None:
-    """Return the folder that a checkpoint's files lie in."""
-    if not isinstance(weights, CheckpointWeights):
-        return None
-    places = (place for layers in weights.located.values() for place in layers.values())
-    first = next(places, None)
-    return first.stored.path.parent if first else None
 
 
 def _configuration(folder: Path | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cgc.checkpoints import CheckpointWeights
-from cgc.ir.graph import NOWHERE, Graph, Param
+from cgc.ir.graph import Graph, Param
 from cgc.ir.types import DType
 from cgc.passes.kv_cache import Cache
 from cgc.passes.parameter_order import with_parameter_order
@@ -19,6 +19,7 @@ from cgc_onnx.deployment import deployment
 from cgc_onnx.functions import Structure, opset_imports
 from cgc_onnx.layout import Parameter, declare
 from cgc_onnx.linked import Linked, file_orders, link_artifacts, linked, write_linked
+from cgc_onnx.metadata import metadata
 from cgc_onnx.proto import FunctionDef, GraphDef, Initializer, ModelDef, encode
 from cgc_onnx.quantization import Quantization, contracted, quantization, rows_first
 from cgc_onnx.scope import Scope
@@ -69,6 +70,9 @@ class Emission:
         files = sorted({tensor.location for tensor in self.model.graph.initializers} - {""})
         nodes = len(self.model.graph.nodes) + sum(len(function.nodes) for function in self.model.functions)
         where = f"in {', '.join(files)}" if files else "as inputs"
+        packed = [entry.packed for entry in self.stored if entry.packed]
+        if packed:
+            where += f", {len(packed)} matrices in int{packed[0].how.bits}"
         opset = dict(self.model.opsets)[""]
         return f"opset {opset}, {len(self.model.functions)} functions, {nodes} nodes, parameters {where}"
 
@@ -138,7 +142,7 @@ def emit(
     named = {tensor.name for tensor in outputs}
     proto.values = list(value_infos((x for x in writer.values if x.name not in named), structure.shown))
     stored, stay = placed
-    model = _model(program, proto, structure.functions, written_for)
+    model = _model(program, proto, structure.functions, written_for, metadata(program, weights))
     return Emission(model, tuple(stored), tuple(stay), graph.params)
 
 
@@ -163,11 +167,10 @@ def _place(
     return stored, stay
 
 
-def _model(program: Program, graph: GraphDef, functions: list[FunctionDef], profile: Profile) -> ModelDef:
+def _model(
+    program: Program, graph: GraphDef, functions: list[FunctionDef], profile: Profile, about: Mapping[str, str]
+) -> ModelDef:
     release = VERSION
-    metadata = {"cgc.file": program.file, "cgc.model": program.name, "cgc.version": release}
-    if program.graph.location != NOWHERE:
-        metadata["cgc.source"] = str(program.graph.location)
     return ModelDef(
         graph,
         tuple(functions),
@@ -178,7 +181,7 @@ def _model(program: Program, graph: GraphDef, functions: list[FunctionDef], prof
         release,
         1,
         program.doc or f"{program.name}, compiled from {program.file} by cgc {release}.",
-        metadata,
+        about,
     )
 
 
@@ -256,6 +259,6 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
             write_weights(path, emission.stored, emission.params, present, params)
 
         files.append(Artifact(DATA, write_data))
-    if options.caches:
+    if options.caches and weights is not None:
         files += deployment(program, options.caches, MODEL, written_for, weights)
     return emission, tuple(files)

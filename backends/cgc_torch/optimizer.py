@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from cgc.parametrize.model import parametrization_of
 from cgc.program import ParamSetting, Program
 from cgc_torch.formatting import WIDTH, plain, statement
+from cgc_torch.reasons import AS_GIVEN, reason
 from cgc_torch.weights import state_entries
+
+QUANTITIES = ("lr", "eps", "weight_decay")
 
 SELECT = '''
 def parameters_named(model: nn.Module, *names: str) -> list[nn.Parameter]:
@@ -58,14 +61,9 @@ def _groups(settings: tuple[ParamSetting, ...]) -> list[list[ParamSetting]]:
 
 
 def _group(program: Program, settings: list[ParamSetting]) -> Iterator[str]:
-    """Yield the lines of one group; the comment says which classes it holds, and why they have this rate."""
+    """Yield the lines of one group; the comment says which classes it holds, and why they have these settings."""
     first = settings[0]
-    reasons: dict[str, str] = {}
-    for setting in settings:
-        reasons.setdefault(setting.group, dict(setting.reasons).get("lr", ""))
-    for group, reason in reasons.items():
-        why = re.sub(r" \([^()]*\)$", "", reason)
-        yield f"            # {plain(f'{group}: {why}')}"[:WIDTH]
+    yield from dict.fromkeys(line for setting in settings for line in _comments(setting))
     members = {setting.name for setting in settings}
     entries = (entry for entry in state_entries(program) if entry.param in members)
     names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", entry.key) for entry in entries))
@@ -84,6 +82,15 @@ def _group(program: Program, settings: list[ParamSetting]) -> Iterator[str]:
     decay = 0.0 if first.weight_decay is None else first.weight_decay
     yield f'                "weight_decay": {decay!r},'
     yield "            },"
+
+
+def _comments(setting: ParamSetting) -> Iterator[str]:
+    """Yield comment lines: the class of a parameter and why it has this rate, then what else is not as given."""
+    yield f"            # {plain(f'{setting.group}: {reason(setting, QUANTITIES[0])}')}"[:WIDTH]
+    for quantity in QUANTITIES[1:]:
+        why = reason(setting, quantity)
+        if why not in ("", "0", AS_GIVEN):
+            yield f"            #     {plain(f'{quantity}: {why}')}"[:WIDTH]
 
 
 def _rate(setting: ParamSetting) -> str:

@@ -19,6 +19,7 @@ from cgc_torch.loss import LINEAR_CROSS_ENTROPY, TARGETS
 from cgc_torch.modules import Child, Inline, Layers, Layout, Leaf, Owned, Unit, plan
 from cgc_torch.names import body_name
 from cgc_torch.optimizer import SELECT, optimizer_method
+from cgc_torch.reasons import Reasons
 from cgc_torch.sizes import ConfigFields
 
 _TOP_K = '''
@@ -70,7 +71,8 @@ def emit(program: Program) -> str:
         taken = functions | {TARGETS} if root and has_loss else functions
         bodies[unit.name] = body(unit, fields, taken, bodies, limits)
         outputs = program.graph.outputs if root else ()
-        writer = _UnitWriter(unit, bodies[unit.name], fields, configured, root, outputs, root and has_loss)
+        why = Reasons(program, root)
+        writer = _UnitWriter(unit, bodies[unit.name], fields, configured, root, outputs, root and has_loss, why)
         blocks.append(writer.write())
         if root and (method := optimizer_method(program)):
             blocks[-1] += ["", *method]
@@ -146,6 +148,7 @@ class _UnitWriter:
         root: bool,
         outputs: Sequence[str],
         has_loss: bool,
+        why: Reasons,
     ) -> None:
         self._unit = unit
         self._code = code
@@ -154,6 +157,7 @@ class _UnitWriter:
         self._root = root
         self._outputs = outputs
         self._has_loss = has_loss
+        self._why = why
 
     def write(self) -> list[str]:
         """Return the lines, without a line end."""
@@ -161,7 +165,8 @@ class _UnitWriter:
         if not unit.is_class:
             text = unit.doc or f"{_sentence(unit.title)}: {self._mapping()}."
             return [*self._signature(unit.name, 0), *docstring(text, 1), *self._statements(1)]
-        lines = [f"class {unit.name}(nn.Module):", *docstring(unit.doc or self._title(), 1), "", *self._constructor()]
+        said = docstring(unit.doc or self._title(), 1, self._why.multipliers())
+        lines = [f"class {unit.name}(nn.Module):", *said, "", *self._constructor()]
         if unit.members:
             lines += ["", *self._init_weights()]
         says = f"Map {self._mapping()}."
@@ -223,8 +228,8 @@ class _UnitWriter:
             return [(0, f"if {TARGETS} is not None:"), (1, f"return {loss.text}"), *((0, t) for t in self._return())]
         (x,), (name,) = self._code.result, self._code.result_names
         made = [(0, f"{name}: Tensor = {x.text}" if x.untyped else f"{name} = {x.text}")] if x.text != name else []
-        loss = f"F.cross_entropy({name}.float().flatten(0, 1), {TARGETS}.flatten())"
-        return [*made, (0, f"if {TARGETS} is None:"), (1, f"return {name}"), (0, f"return {loss}")]
+        text = f"F.cross_entropy({name}.float().flatten(0, 1), {TARGETS}.flatten())"
+        return [*made, (0, f"if {TARGETS} is None:"), (1, f"return {name}"), (0, f"return {text}")]
 
     def _return(self) -> list[str]:
         result = self._code.result
@@ -296,11 +301,11 @@ class _UnitWriter:
         for member in self._unit.members:
             match member:
                 case Owned(attribute=attribute, init=init):
-                    lines += statement(_drawn(f"self.{attribute}", init), 2)
+                    lines += statement(_drawn(f"self.{attribute}", init), 2, self._why.of(init))
                 case Leaf():
                     alike = leaves[(member.builtin.kind, member.inits)]
                     if member is alike[0]:
-                        lines += _leaf_init(alike)
+                        lines += _leaf_init(alike, self._why)
                 case Child(attribute=attribute):
                     lines.append(f"        self.{attribute}.init_weights()")
                 case Layers(attribute=attribute, unit=unit):
@@ -310,7 +315,7 @@ class _UnitWriter:
         return lines
 
 
-def _leaf_init(alike: Sequence[Leaf]) -> list[str]:
+def _leaf_init(alike: Sequence[Leaf], why: Reasons) -> list[str]:
     """Return the statements that draw the parameters of modules of one kind and one initial distribution."""
     first = alike[0]
     names = [f"self.{leaf.attribute}" for leaf in alike]
@@ -323,7 +328,8 @@ def _leaf_init(alike: Sequence[Leaf]) -> list[str]:
     if first.builtin.kind != "linear" and all(init == usual[param] for param, init in inits.items()):
         return [*lines, *statement(f"{name}.reset_parameters()", depth)]
     for slot in first.builtin.slots:
-        lines += statement(_drawn(f"{name}.{slot.name}", inits[slot.param]), depth)
+        init = inits[slot.param]
+        lines += statement(_drawn(f"{name}.{slot.name}", init), depth, why.of(init))
     return lines
 
 

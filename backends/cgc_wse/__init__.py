@@ -113,6 +113,12 @@ class WaferTarget:
 
         return decode(program, find_device(program, request.device), request)
 
+    def prefill_cost(self, program: Program, request: DecodeRequest) -> CostAnswer:
+        """Return what a prefill costs (errors as `decode_cost`)."""
+        from cgc_wse.kernel_cost.prefill import prefill
+
+        return prefill(program, find_device(program, request.device), request)
+
     def place(self, request: PlaceRequest, report: Callable[[PlaceProgress], None]) -> PlaceAnswer:
         """Place the kernels of an ISPD 2020 contest problem.
 

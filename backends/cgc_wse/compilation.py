@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cgc.analysis.flops import forward_work, training_flops
 from cgc.program import Device, Program
 from cgc.target import BlockCost, CompileOptions, StepTime, TargetError
+from cgc_wse.bounds import bound_of
 from cgc_wse.cluster import counts_to_compare, energy_data, run_data, scaling_data
 from cgc_wse.cost import peak_flops
 from cgc_wse.data import block_rows, device_data, lever_data, placement_json, plan_data
@@ -44,7 +45,8 @@ def compile_for_wafer(program: Program, device: Device, options: CompileOptions)
     workload = workload_of(program.graph, job)
     main = plan(workload, job, device, options.run)
     flops = _flops(program, job)
-    plans = {job.purpose: plan_data(main, flops[job.purpose])}
+    bound = bound_of(main, workload)
+    plans = {job.purpose: plan_data(main, flops[job.purpose], bound)}
     if options.mode is None:
         plans |= _other(workload, other_purpose(job), device, flops)
     run = run_data(program, main) if job.purpose == "training" else None
@@ -72,7 +74,7 @@ def compile_for_wafer(program: Program, device: Device, options: CompileOptions)
         "not_modelled": list(not_modelled(main.mode, job.purpose)),
     }
     files = {
-        "placement.json": placement_json(program, main),
+        "placement.json": placement_json(program, main, bound),
         "placement.svg": picture(main, program.name),
         "viewer.html": viewer_html(program.name, main, data),
         "trace.json": trace_json(program.name, main),
@@ -123,7 +125,8 @@ def _flops(program: Program, job: Job) -> dict[str, int]:
 def _other(workload: Workload, job: Job, device: Device, flops: Mapping[str, int]) -> dict[Purpose, Any]:
     """Return the plan for the other purpose, or why there is none."""
     try:
-        return {job.purpose: plan_data(plan(workload, job, device), flops[job.purpose])}
+        other = plan(workload, job, device)
+        return {job.purpose: plan_data(other, flops[job.purpose], bound_of(other, workload))}
     except TargetError as error:
         return {job.purpose: {"purpose": job.purpose, "error": str(error), "code": error.code}}
 

@@ -90,12 +90,16 @@ def kernel_cycles(kernel: Kernel, work: Work, crossings: int, area: Rectangle, d
     return Cycles(compute / area.cores, sram / area.cores, crossings * number * _crossing(kernel, area) / device.link)
 
 
+def crossing_entries(kernel: Kernel) -> tuple[int, int]:
+    """Return the entries that cross the short side of a kernel's rectangle going forward, and the long side."""
+    few, many = sorted((kernel.received, kernel.sent))
+    return (few, many) if kernel.forward.macs else (0, many)
+
+
 def _crossing(kernel: Kernel, area: Rectangle) -> float:
     """Return the entries that the busiest link carries, going forward."""
     short, long = sorted((area.width, area.height))
-    if not kernel.forward.macs:
-        return max(kernel.received, kernel.sent) / long
-    few, many = sorted((kernel.received, kernel.sent))
+    few, many = crossing_entries(kernel)
     return max(few / short, many / long)
 
 

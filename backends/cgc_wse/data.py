@@ -8,6 +8,7 @@ from typing import Any
 
 from cgc.program import Device, Program
 from cgc.version import VERSION
+from cgc_wse.bounds import Bound
 from cgc_wse.cost import Cycles, formulas, peak_flops
 from cgc_wse.kernels import Work
 from cgc_wse.mode import Lever
@@ -25,7 +26,7 @@ OVERLAP = {
 """What is taken to happen at the same time."""
 
 
-def placement_json(program: Program, plan: Plan) -> str:
+def placement_json(program: Program, plan: Plan, bound: Bound) -> str:
     """Return the text of `placement.json`: where every block is, on what device, for what job."""
     data = {
         "format": FORMAT,
@@ -37,6 +38,7 @@ def placement_json(program: Program, plan: Plan) -> str:
         "mode": plan.mode,
         "job": job_data(plan),
         "seconds_per_step": plan.seconds,
+        "bound": bound_data(plan, bound),
         "layout": layout_data(plan),
         "passes": plan.passes,
         "memory": [_figure(figure) for figure in plan.memory],
@@ -70,6 +72,11 @@ def _placed_data(placed: Placed) -> dict[str, Any]:
         "cycles": cycles_data(placed.cycles),
         "bound": placed.cycles.bound,
     }
+
+
+def bound_data(plan: Plan, bound: Bound) -> dict[str, Any]:
+    """Return what no plan of this mode can beat, and by what part this one is longer."""
+    return {"seconds_per_step": bound.seconds, "gap": bound.gap(plan), "formula": bound.formula}
 
 
 def device_data(device: Device) -> dict[str, Any]:
@@ -118,7 +125,7 @@ def cycles_data(cycles: Cycles) -> dict[str, float]:
     return {"total": cycles.total, "compute": cycles.compute, "sram": cycles.sram, "fabric": cycles.fabric}
 
 
-def plan_data(plan: Plan, flops: int) -> dict[str, Any]:
+def plan_data(plan: Plan, flops: int, bound: Bound) -> dict[str, Any]:
     """Return a plan without its rectangles; `flops` are those of one step, for the utilization."""
     limit = plan.bottleneck
     return {
@@ -130,12 +137,14 @@ def plan_data(plan: Plan, flops: int) -> dict[str, Any]:
         "sequences_at_once": plan.at_once,
         "flops_per_step": flops,
         "seconds_per_step": plan.seconds,
+        "bound": bound_data(plan, bound),
         "tokens_per_second": plan.tokens_per_second,
         "utilization": flops / (plan.seconds * peak_flops(plan.device) * plan.job.wafers),
         "bottleneck": {"resource": limit.resource, "path": limit.path},
         "memory": [_figure(figure) for figure in plan.memory],
         "memory_total": plan.bytes,
         "memory_capacity": plan.device.cores * plan.device.memory,
+        "memory_fullest_core": fullest_core(plan),
         "time": [_figure(figure) for figure in plan.time],
         "blocks": block_rows(plan),
         "block_formulas": formulas(plan.mode, plan.job.purpose),
@@ -143,6 +152,13 @@ def plan_data(plan: Plan, flops: int) -> dict[str, Any]:
         "layout": layout_data(plan),
         "sequences_in_work": plan.in_work,
     }
+
+
+def fullest_core(plan: Plan) -> int:
+    """Return the bytes of the core that holds most; what a block holds is spread evenly over its rectangle."""
+    if plan.layout is not None:
+        return -(-plan.bytes // plan.layout.cores)
+    return max(-(-placed.bytes // placed.area.cores) for phase in plan.phases for placed in phase.placed)
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

@@ -6,11 +6,11 @@ streaming a core holds its part of each, rounded up to whole vectors, so the pla
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
 
-from cgc_wse.flatten import FlatStage, Tensor
+from cgc_wse.flatten import FlatStage, Group, Tensor
 from cgc_wse.job import GRADIENT_BYTES, Job
 from cgc_wse.kernel_cost.decode import cached_dims, held_tensors
 from cgc_wse.kernels import kept_tensors
@@ -23,12 +23,12 @@ Row = dict[str, Any]
 def tensor_rows(workload: Workload, plan: Plan) -> list[Row]:
     """Return a row for each tensor in SRAM: block, category, name, shape, bytes of one run, runs."""
     rows: list[Row] = []
-    seen: set[str] = set()
+    homes = _homes(workload.flat)
     for stage in workload.flat:
         if plan.job.purpose == "decode":
-            rows += _decoding(stage, workload, plan.job, seen)
+            rows += _decoding(stage, workload, plan.job, homes)
         elif plan.mode == "resident":
-            rows += _resident(stage, plan.job, seen)
+            rows += _resident(stage, plan.job, homes)
         else:
             rows += _streaming(stage, plan)
     return rows
@@ -48,19 +48,36 @@ def _name(stage: FlatStage, root: int) -> str:
     return f"enters {stage.name}" if maker is None else f"made by {stage.groups[maker].path}"
 
 
-def _params(stage: FlatStage, seen: set[str]) -> Iterator[tuple[str, str, Tensor]]:
-    """Yield (block, parameter, its tensor) for parameters that no earlier block has."""
+def _homes(stages: Iterable[FlatStage]) -> dict[str, str]:
+    """Return the block that each parameter lives in: of those that use it the one that does most with it."""
+    found: dict[str, tuple[int, str]] = {}
+    for stage in stages:
+        for group in stage.groups:
+            macs = sum(application.multiply_adds * application.times for application in group.applications)
+            for name, _ in _used(stage, group):
+                if name not in found or macs > found[name][0]:
+                    found[name] = macs, group.path
+    return {name: path for name, (_, path) in found.items()}
+
+
+def _used(stage: FlatStage, group: Group) -> Iterator[tuple[str, Tensor]]:
+    for application in group.applications:
+        for index in application.operands:
+            tensor = stage.tensors[stage.tensors[index].root]
+            if tensor.param:
+                yield tensor.param, tensor
+
+
+def _params(stage: FlatStage, homes: Mapping[str, str]) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield (block, parameter, its tensor) for the parameters that live in a stage."""
     for group in stage.groups:
-        for application in group.applications:
-            for index in application.operands:
-                tensor = stage.tensors[stage.tensors[index].root]
-                if tensor.param and tensor.param not in seen:
-                    seen.add(tensor.param)
-                    yield group.path, tensor.param, tensor
+        for name, tensor in dict(_used(stage, group)).items():
+            if homes[name] == group.path:
+                yield group.path, name, tensor
 
 
-def _resident(stage: FlatStage, job: Job, seen: set[str]) -> Iterator[Row]:
-    for block, name, tensor in _params(stage, seen):
+def _resident(stage: FlatStage, job: Job, homes: Mapping[str, str]) -> Iterator[Row]:
+    for block, name, tensor in _params(stage, homes):
         size = _count(tensor)
         yield _row(block, "weights", name, tensor.shape, size * job.number, stage.runs)
         if job.purpose == "training":
@@ -102,8 +119,8 @@ def _streaming(stage: FlatStage, plan: Plan) -> Iterator[Row]:
             yield _row(block, "in work", _name(stage, root), tensor.shape, size, 1)
 
 
-def _decoding(stage: FlatStage, workload: Workload, job: Job, seen: set[str]) -> Iterator[Row]:
-    for block, name, tensor in _params(stage, seen):
+def _decoding(stage: FlatStage, workload: Workload, job: Job, homes: Mapping[str, str]) -> Iterator[Row]:
+    for block, name, tensor in _params(stage, homes):
         yield _row(block, "weights", name, tensor.shape, _count(tensor) * job.number, stage.runs)
     for root, block in held_tensors(stage, cached_dims(workload.graph))[1].items():
         tensor = stage.tensors[root]

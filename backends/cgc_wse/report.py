@@ -40,6 +40,9 @@ def not_modelled(mode: str, purpose: str) -> tuple[str, ...]:
     return (*(_RESIDENT if mode == "resident" else _STREAMING), *_ALWAYS)
 
 
+LARGEST_TENSORS = 6
+"""Tensors that the report shows."""
+
 NO_CHANGE = 0.03
 """A change of a step's time under this is noise of the placement."""
 
@@ -48,7 +51,8 @@ def report(data: Mapping[str, Any]) -> RenderableType:
     """Return what is printed for a compilation; `data` is that of the target's JSON."""
     main = data["plans"][data["primary"]]
     parts: list[RenderableType] = [_headline(data, main), _facts(data, main), *_reason(main)]
-    parts += [_figures("SRAM", main["memory"], _memory_total(main)), _figures("time of a step", main["time"])]
+    parts += [_figures("SRAM", main["memory"], _memory_total(main)), _tensors(data["tensors"])]
+    parts.append(_figures("time of a step", main["time"]))
     parts += [_blocks(main), _block_note(main), _limits(data, main)]
     parts += [part for part in (_run(data), _energy(data), _cluster(data), _other(data)) if part is not None]
     parts.append(_missing(data))
@@ -87,6 +91,9 @@ def _facts(data: Mapping[str, Any], main: Mapping[str, Any]) -> Table:
     for name in shown:
         table.add_row(f"FLOPs {name}", f"{flops[name]:.4g}", flops[f"{name}_formula"])
     table.add_row("step", duration(main["seconds_per_step"]), "see below")
+    bound = main["bound"]
+    text = f"no {main['mode']} step is faster: {bound['formula']}"
+    table.add_row("lower bound", duration(bound["seconds_per_step"]), f"{text}; gap {100 * bound['gap']:.1f}%")
     table.add_row(
         "tokens/s",
         f"{main['tokens_per_second']:,.0f}",
@@ -109,8 +116,8 @@ def _section(title: str, *parts: RenderableType) -> RenderableType:
 
 
 def _memory_total(main: Mapping[str, Any]) -> tuple[str, str, str]:
-    capacity = gigabytes(main["memory_capacity"])
-    return "total", gigabytes(main["memory_total"]), f"of {capacity}: cores * memory"
+    capacity, core = gigabytes(main["memory_capacity"]), f"{main['memory_fullest_core']:,} B"
+    return "total", gigabytes(main["memory_total"]), f"of {capacity}: cores * memory; the fullest core has {core}"
 
 
 def _figures(
@@ -125,6 +132,20 @@ def _figures(
     if total:
         table.add_row(*total)
     return _section(title, table)
+
+
+def _tensors(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Show the tensors that take most room; all of them are in the JSON."""
+    table = _table(header=True)
+    for name in ("block", "category", "tensor", "shape"):
+        table.add_column(name, no_wrap=name != "shape", style="dim" if name == "shape" else "")
+    table.add_column("bytes", justify="right", no_wrap=True)
+    table.add_column("times", justify="right")
+    largest = sorted(rows, key=lambda row: -row["bytes"] * row["runs"])[:LARGEST_TENSORS]
+    for row in largest:
+        shape = " x ".join(f"{name} {size:,}" for name, size in row["shape"].items())
+        table.add_row(row["block"], row["category"], row["tensor"], shape, gigabytes(row["bytes"]), str(row["runs"]))
+    return _section(f"SRAM, the largest of {len(rows)} tensors", table)
 
 
 def _value(figure: Mapping[str, Any]) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cgc.program import Device
-from cgc_wse.cost import Cycles, core_cycles, kernel_cycles, update_seconds
+from cgc_wse.cost import Cycles, core_cycles, crossing_entries, kernel_cycles, update_seconds
 from cgc_wse.job import GRADIENT_BYTES, Job
 from cgc_wse.kernels import Kernel, Stage, Work
+from cgc_wse.place.blocks import Block, place_blocks
 from cgc_wse.placement import Rectangle
 from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
 from cgc_wse.sizing import Demand, size_and_place
@@ -174,15 +175,26 @@ def run_path(path: str, stage: Stage, run: int) -> str:
     return f"{head}.{run}.{tail}" if tail else f"{head}.{run}"
 
 
+def block_of(kernel: Kernel, held: int, job: Job, device: Device) -> Block:
+    """Return a kernel that holds so many bytes as the placement engine sees it."""
+    work = max(core_cycles(_work(kernel, job), device, job.number))
+    few, many = crossing_entries(kernel)
+    each = _crossings(job) * job.number / device.link
+    return Block(work, max(1, -(-held // device.memory)), few * each, many * each)
+
+
 def _place(layers: list[list[_Item]], job: Job, device: Device) -> list[Rectangle]:
     """Return a rectangle for each item in which its bytes fit."""
+    blocks = [[block_of(item.kernel, item.bytes.total, job, device) for item in layer] for layer in layers]
+    found = place_blocks(blocks, device.columns, device.rows)
+    if found is not None:
+        return found[1]
 
-    def demand(item: _Item) -> Demand:
-        least = max(1, -(-item.bytes.total // device.memory))
-        work = max(core_cycles(item.work, device, job.number))
-        return Demand(work, least, lambda area: _cycles(item, area, job, device))
+    def demand(item: _Item, block: Block) -> Demand:
+        return Demand(block.work, block.least, lambda area: _cycles(item, area, job, device))
 
-    demands = [[demand(item) for item in layer] for layer in layers]
+    # Where hardly a core is to spare, cuts that count cores find what cuts by work do not.
+    demands = [[demand(*pair) for pair in zip(*pairs, strict=True)] for pairs in zip(layers, blocks, strict=True)]
     areas = size_and_place(demands, Rectangle(0, 0, device.columns, device.rows))
     if areas is not None:
         return areas
@@ -194,8 +206,12 @@ def _place(layers: list[list[_Item]], job: Job, device: Device) -> list[Rectangl
 
 
 def _cycles(item: _Item, area: Rectangle, job: Job, device: Device) -> Cycles:
-    crossings = (2 + job.recompute) if job.purpose == "training" else 1
-    return kernel_cycles(item.kernel, item.work, crossings, area, device, job.number)
+    return kernel_cycles(item.kernel, item.work, _crossings(job), area, device, job.number)
+
+
+def _crossings(job: Job) -> int:
+    """Return how often a sequence of a step crosses a block's border."""
+    return (2 + job.recompute) if job.purpose == "training" else 1
 
 
 def _placed(item: _Item, area: Rectangle, job: Job, device: Device) -> Placed:

@@ -110,8 +110,8 @@ def _visit(visit: Visit, begin: float) -> Iterator[Span]:
         yield Span("blocks", _in_run(path, visit), sweep.direction, clock, seconds)
         if streamed:
             back = sweep.direction == "backward"
-            track, kind = ("link out", "gradients out") if back else ("link in", "weights in")
-            yield Span(track, _in_run(path, visit), kind, clock, min(streamed, seconds))  # type: ignore[arg-type]
+            kind: Kind = "gradients out" if back else "weights in"
+            yield Span("link out" if back else "link in", _in_run(path, visit), kind, clock, min(streamed, seconds))
         clock += seconds
 
 
@@ -130,11 +130,14 @@ def _pipelined(plan: Plan) -> tuple[list[Span], str]:
     times = [_seconds(plan, placed, training) for _, placed in layers]
     spans = _one_forward_one_back(layers, times, sequences, training)
     end = max((span.start + span.seconds for span in spans), default=0.0)
-    for name, kind in (("gradients", "outside"), ("optimizer", "optimizer")):
+    kinds: tuple[tuple[str, str, Kind], ...] = (
+        ("gradients", "gradients of all wafers are summed", "outside"),
+        ("optimizer", "the optimizer's pass", "optimizer"),
+    )
+    for name, text, kind in kinds:
         seconds = next((figure.value for figure in plan.time if figure.name == name), 0.0)
         if training and seconds:
-            text = "gradients of all wafers are summed" if name == "gradients" else "the optimizer's pass"
-            spans += [Span(layer, text, kind, end, seconds) for layer, _ in layers]  # type: ignore[arg-type]
+            spans += [Span(layer, text, kind, end, seconds) for layer, _ in layers]
             end += seconds
     left = f"the first {sequences} of {plan.job.batch} sequences are shown; the others follow alike"
     return spans, "" if sequences == plan.job.batch else left

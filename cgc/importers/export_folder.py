@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cgc.checkpoints import Arrays, hub_shapes, hub_tensors, read_checkpoint_file, write_weights
+from cgc.diagnostics import Diagnostic, InputError
 from cgc.driver import UsageError
 from cgc.importers.export import export_sizes
 from cgc.parametrize.fold import folded
@@ -36,19 +37,21 @@ def load_weights(path: Path, program: Program) -> Loaded:
     """Read weights in any layout: the hub's, cgc's own, or that of an emitted module (a project's `model.safetensors`).
 
     Raises:
-        InputError: as `cgc.checkpoints.read_checkpoint_file`.
+        InputError: as `cgc.checkpoints.read_checkpoint_file`; CG0704 too where a module's weights are not this model's.
     """
     stored = read_tensors(path)
     dtypes = {tensor.dtype for tensor in stored.values()}
     dtype = dtypes.pop() if len(dtypes) == 1 else None
     target = _module_target()
     if target is not None:
-        names = set(target.state_names(program))
-        if names == stored.keys() and not names <= {param.name for param in program.graph.params}:
+        theirs, own = set(target.state_names(program)), {param.name for param in program.graph.params}
+        # a file is the module's where most of it is, and not as much of it cgc's own
+        if 2 * len(theirs & stored.keys()) > len(stored) and len(theirs & stored.keys()) > len(own & stored.keys()):
             try:
                 return Loaded(target.weights_from_state(program, _State(stored)), dtype)
-            except ValueError:
-                pass  # whatever is wrong with it, the reader of checkpoints says it with more words
+            except ValueError as error:
+                hint = "is it a checkpoint of this model, and of these sizes?"
+                raise InputError([Diagnostic("CG0704", f"`{path}` does not fit: {error}", (), hint)]) from error
     return Loaded(read_checkpoint_file(path, program), dtype)
 
 

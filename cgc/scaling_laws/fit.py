@@ -171,37 +171,42 @@ def _start(x: Array, losses: Array, exponent: float, free: int) -> Array:
 
 def _descend(x: Array, losses: Array, theta: Array, space: Space, bend: float) -> tuple[Array, Array]:
     """Minimize from θ by Levenberg-Marquardt, all rows at once; returns θ [b, k] and what is minimized [b]."""
-    residuals, jacobian = _model(x, losses, theta, space)
-    weights, cost = _weighted(residuals, bend)
+    theta = theta.copy()
+    _, cost = _weighted(_model(x, losses, theta, space)[0], bend)
     damping = np.full(len(theta), 1e-3)
+    rows = np.arange(len(theta))  # those that still move
     for _ in range(ITERATIONS):
-        gradient = np.einsum("bnk,bn,bn->bk", jacobian, weights, residuals)
-        # an irreducible loss of 0 that wants to be less stays there, and the others move as if it were none
-        held = (theta[:, 2] <= 0) & (gradient[:, 2] > 0) if theta.shape[1] > 2 else np.zeros(len(theta), bool)
-        if theta.shape[1] > 2:
-            jacobian[held, :, 2] = 0.0
-            gradient[held, 2] = 0.0
-        normal = np.einsum("bnk,bn,bnm->bkm", jacobian, weights, jacobian)
-        diagonal = np.einsum("bkk->bk", normal)
-        eye = np.eye(theta.shape[1])
-        step = np.linalg.solve(normal + eye * (damping[:, None] * diagonal + 1e-12)[:, :, None], gradient[:, :, None])
-        tried = theta - step[:, :, 0]
-        tried[:, 1] = np.clip(tried[:, 1], 1e-9, 20)
-        if theta.shape[1] > 2:
-            tried[:, 2] = np.clip(tried[:, 2], 0.0, losses.min(axis=1))
-        other, slopes = _model(x, losses, tried, space)
-        again, lower = _weighted(other, bend)
-        better = lower < cost
-        gained = np.where(better, cost - lower, 0.0)
-        theta = np.where(better[:, None], tried, theta)
-        residuals = np.where(better[:, None], other, residuals)
-        jacobian = np.where(better[:, None, None], slopes, _model(x, losses, theta, space)[1])
-        weights = np.where(better[:, None], again, weights)
-        cost = np.where(better, lower, cost)
-        damping = np.clip(np.where(better, damping / 3, damping * 4), 1e-12, 1e12)
-        if np.all((gained <= 1e-14 * cost) & ((damping >= 1e6) | better)):
+        tried = _step(x, losses[rows], theta[rows], damping[rows], space, bend)
+        _, lower = _weighted(_model(x, losses[rows], tried, space)[0], bend)
+        before = cost[rows]
+        better = lower < before
+        theta[rows[better]], cost[rows[better]] = tried[better], lower[better]
+        damping[rows] = np.clip(np.where(better, damping[rows] / 3, damping[rows] * 4), 1e-12, 1e12)
+        done = np.where(better, before - lower <= 1e-12 * before, damping[rows] > 1e6)
+        rows = rows[~done]
+        if not len(rows):
             break
     return theta, cost
+
+
+def _step(x: Array, losses: Array, theta: Array, damping: Array, space: Space, bend: float) -> Array:
+    """Return the θ [b, k] that a damped step leads to."""
+    residuals, jacobian = _model(x, losses, theta, space)
+    weights, _ = _weighted(residuals, bend)
+    gradient = np.einsum("bnk,bn,bn->bk", jacobian, weights, residuals)
+    if theta.shape[1] > 2:
+        # an irreducible loss of 0 that wants to be less stays there, and the others move as if it were none
+        held = (theta[:, 2] <= 0) & (gradient[:, 2] > 0)
+        jacobian[held, :, 2] = 0.0
+        gradient[held, 2] = 0.0
+    normal = np.einsum("bnk,bn,bnm->bkm", jacobian, weights, jacobian)
+    damped = damping[:, None] * np.einsum("bkk->bk", normal) + 1e-12
+    normal = normal + np.eye(theta.shape[1]) * damped[:, :, None]
+    tried = theta - np.linalg.solve(normal, gradient[:, :, None])[:, :, 0]
+    tried[:, 1] = np.clip(tried[:, 1], 1e-9, 20)
+    if theta.shape[1] > 2:
+        tried[:, 2] = np.clip(tried[:, 2], 0.0, losses.min(axis=1))
+    return np.asarray(tried)
 
 
 def _model(x: Array, losses: Array, theta: Array, space: Space) -> tuple[Array, Array]:

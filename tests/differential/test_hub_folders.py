@@ -112,6 +112,17 @@ def test_export_takes_every_layout(tmp_path: Path) -> None:
     assert all(torch.equal(before[key], after[key]) for key in before) and before.keys() == after.keys()
 
 
+@pytest.mark.parametrize("change", ["width=128", "layers=3"])
+def test_weights_of_another_size_are_one_fault(change: str, tmp_path: Path) -> None:
+    file = tmp_path / "m.cg"
+    file.write_text(source("gpt2", True, "sp"))
+    save_file(TARGET.to_torch(cgc.load(file).program, None).state_dict(), tmp_path / "model.safetensors")
+    words = ["export-weights", str(file), "--set", change, "--weights", str(tmp_path / "model.safetensors")]
+    result = CliRunner().invoke(main, [*words, "-o", str(tmp_path / "hub"), "--format", "json"])
+    (fault,) = json.loads(result.stdout)["diagnostics"]
+    assert result.exit_code == 1 and fault["code"] == "CG0704" and not (tmp_path / "hub").exists()
+
+
 PUBLIC: dict[str, Any] = {
     "gpt2": transformers.GPT2Config(
         vocab_size=61, n_positions=32, n_embd=48, n_layer=3, n_head=4, activation_function="gelu_new",

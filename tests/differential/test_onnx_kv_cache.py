@@ -153,3 +153,20 @@ def test_what_has_no_cache_is_said(tmp_path: Path) -> None:
         main, ["compile", str(path), "--target", "torch", "--kv-cache", "-o", str(tmp_path / "out")]
     )
     assert run.exit_code == 2 and "has no use for it" in run.output
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--quantize", "int4"), ("--precision", "f16"), ("--copy-weights",), ("--opset", "18"), ("--runtime", "ort")],
+)
+def test_other_targets_refuse_what_they_would_ignore(flags: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "m.cg").write_text(public("gpt2")[1], encoding="utf-8")
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "torch", "-o", str(tmp_path / "out"), *flags]
+    run = CliRunner().invoke(main, words)
+    assert run.exit_code == 2 and f"{flags[0]}: the target `torch` has no use for it" in run.output
+
+
+def test_padding_is_for_decoding(tmp_path: Path) -> None:
+    (tmp_path / "m.cg").write_text(public("gpt2")[1], encoding="utf-8")
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "-o", str(tmp_path / "out"), "--unpadded"]
+    assert CliRunner().invoke(main, words).exit_code == 2

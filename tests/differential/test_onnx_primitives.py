@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,8 @@ from cgc.ir.ops import (
 from cgc.ir.types import DTYPES, DType, TensorType
 from cgc.program import Program
 
+FLOATS: tuple[DType, ...] = ("f64", "f32", "f16", "bf16")
+NUMBERS: tuple[DType, ...] = (*FLOATS, "i64", "i32")
 A, B, C = Dim("a", 4), Dim("b", 6), Dim("c", 5)
 X = tensor(BATCH, SEQ, A, B)
 X_OF_B_C = tensor(SEQ, BATCH, B, C)
@@ -243,6 +245,57 @@ def test_result_that_is_an_input_or_given_twice() -> None:
 def test_ties_go_to_the_lower_index() -> None:
     program = one(TopK("b", Dim("k", 3)), tensor(SEQ, B))
     compare(program, {}, {"x0": np.array([[1, 2, 2, 0, 2, 1], [0, 0, 0, 0, 0, 0]], np.float32)})
+
+
+CONFORMANCE: dict[str, tuple[Callable[[DType], Program], tuple[DType, ...]]] = {
+    "dot": (lambda t: one(Dot(("a",)), tensor(BATCH, SEQ, A, dtype=t), tensor(A, C, dtype=t)), FLOATS),
+    "dot batched": (lambda t: one(Dot(("b",)), tensor(BATCH, SEQ, B, dtype=t), tensor(BATCH, KEY, B, dtype=t)), FLOATS),
+    "dot outer": (lambda t: one(Dot(()), tensor(SEQ, dtype=t), tensor(C, dtype=t)), FLOATS),
+    "gather": (lambda t: one(Gather("a"), tensor(A, B, dtype=t), tensor(SEQ, dtype="i64", of=A)), DTYPES),
+    "scatter": (
+        lambda t: one(Scatter(A, ("seq",)), tensor(SEQ, B, dtype=t), tensor(SEQ, dtype="i64", of=A)),
+        ("f32", "f64"),
+    ),
+    "split": (lambda t: one(Split("b", (Dim("p", 2), Dim("e", 3))), tensor(SEQ, B, dtype=t)), DTYPES),
+    "merge": (lambda t: one(Merge(("a", "b"), "ab"), tensor(SEQ, A, B, dtype=t)), DTYPES),
+    "rename": (lambda t: one(Rename((("a", "e"),)), tensor(SEQ, A, dtype=t)), DTYPES),
+    "transpose": (lambda t: one(Transpose(("a", "seq")), tensor(SEQ, A, dtype=t)), DTYPES),
+    "slice": (lambda t: one(Slice("b", 2, Dim("h", 3)), tensor(SEQ, B, dtype=t)), DTYPES),
+    "concat": (lambda t: one(Concat(("a", "b"), "ab"), tensor(SEQ, A, dtype=t), tensor(SEQ, B, dtype=t)), DTYPES),
+    "scan": (lambda t: one(Scan("a"), tensor(SEQ, A, dtype=t)), ("f32", "f64", "i32", "i64")),
+    "top_k": (lambda t: one(TopK("b", Dim("k", 2)), tensor(SEQ, B, dtype=t)), ("f32", "f64", "i32", "i64")),
+    "where": (
+        lambda t: one(Where(), tensor(SEQ, dtype="bool"), tensor(SEQ, A, dtype=t), tensor(A, dtype=t)),
+        DTYPES,
+    ),
+    "constant": (lambda t: one(Constant(True if t == "bool" else 1, t)), DTYPES),
+    **{
+        f"reduce {kind}": (lambda t, kind=kind: one(Reduce(kind, ("a",)), tensor(SEQ, A, dtype=t)), NUMBERS)
+        for kind in ("sum", "max", "min")
+    },
+    "reduce mean": (lambda t: one(Reduce("mean", ("a",)), tensor(SEQ, A, dtype=t)), FLOATS),
+}
+"""A graph of each primitive for any dtype, and the dtypes it has."""
+
+LACKING = {
+    *((name, "bf16") for name in CONFORMANCE),
+    ("dot outer", "f16"),
+}
+"""Where ONNX Runtime has no kernel on a processor, or may have none: there the file is checked, and run in ONNX's
+reference evaluator where that knows the dtype."""
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, dtype) for name, (_, dtypes) in CONFORMANCE.items() for dtype in dtypes]
+)
+def test_conformance(name: str, dtype: DType, tmp_path: Path) -> None:
+    """Checker, shape inference, ONNX Runtime and the reference evaluator on one small graph."""
+    program = CONFORMANCE[name][0](dtype)
+    check_file(program, tmp_path)
+    if (name, dtype) in LACKING:
+        return
+    tolerance = 2e-3 if dtype == "f16" else 1e-5
+    compare_at(program, 5, tolerance)
 
 
 def test_every_op_is_covered() -> None:

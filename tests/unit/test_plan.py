@@ -58,7 +58,7 @@ def test_the_published_family() -> None:
         # positions are looked up once for all sequences of a step
         lookups = 4 * vocab * w * d + 4 * seq * w * seq * entry["steps"]
         assert entry["flops"]["algorithmic"] == products + scores + lookups
-        assert entry["flops"]["six_nd"] == 6.0 * entry["parameters"] * d
+        assert entry["flops"]["six_nd"] == 6 * entry["parameters"] * d
         assert entry["non_embedding_parameters"] == entry["parameters"] - (vocab + seq) * w
         # scores counted twice are all that the printed column has more, within what its two digits can say
         digit = 10 ** (len(str(int(flops))) - 2)
@@ -99,7 +99,7 @@ train {
 
 
 def test_tokens_per_parameter_and_overrides() -> None:
-    program = load_program(str(EXAMPLES / "scaling_sp.cg"), {}, "bytes_8k")
+    program = load_program(str(EXAMPLES / "scaling/sp.cg"), {}, "bytes_8k")
     assert planned(program).run.steps == round(20 * 8432 / (8 * 64))
     assert planned(program, batch=2, seq=32).run.steps == round(20 * 8432 / 64)
     without = planned(load_program(str(EXAMPLES / "from_scratch.cg"), {}))

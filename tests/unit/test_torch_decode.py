@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gpt2_small": {"layers": 2, "width": 48, "heads": 4, "vocab": 61, "context": 32},
     "llama_8b": {"layers": 2, "width": 48, "heads": 8, "kv_heads": 2, "ffn": 64, "vocab": 61, "context": 32},
     "transfer_mup": {},
+    "tiny_llama": {"context": 32},
     "cerebras_gpt/111m_mup": {"layers": 2, "width": 512, "heads": 8, "vocab": 61, "context": 32},
 }
 

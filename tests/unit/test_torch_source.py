@@ -194,3 +194,24 @@ def test_calls_are_broken_at_their_arguments() -> None:
     assert split_arguments('a, f(b, c), "d, e", [g, h]') == ["a", "f(b, c)", '"d, e"', "[g, h]"]
     assert exploded("x = f(a, g(b))", "  ") == ["  x = f(", "      a,", "      g(b),", "  )"]
     assert exploded("x = f(a) + 1", "") == ["x = f(a) + 1"]
+
+
+def test_a_parametrization_says_why_its_numbers_are_what_they_are() -> None:
+    source = emit(load_program(str(EXAMPLES / "cerebras_gpt" / "111m_mup.cg")))
+    for said in (
+        "# std / sqrt(m) with m = 3",
+        "# std / sqrt(branches * m) with m = 3, branches = 20",
+        "logits            * 0.333333  1 / m with m = 3",
+        "# hidden: lr / m with m = 3",
+    ):
+        assert said in source
+    assert "Multipliers" not in emit(load_program(str(EXAMPLES / "tiny.cg")))
+
+
+def test_settings_other_than_the_rate_have_their_reason_too(tmp_path: Path) -> None:
+    text = (EXAMPLES / "cerebras_gpt" / "111m_mup.cg").read_text(encoding="utf-8")
+    deep = text.replace("heads from 4", "heads from 4, layers from 5")
+    (tmp_path / "deep.cg").write_text(deep.replace("mup {", "mup {\n    parametrization = completep\n"))
+    source = emit(load_program(str(tmp_path / "deep.cg")))
+    assert "#     eps: " in source
+    assert "#     weight_decay: " in source

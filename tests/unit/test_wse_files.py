@@ -85,6 +85,23 @@ def test_examples(name: str, device: str, tmp_path: Path) -> None:
     assert written(example(name), device, tmp_path) == found
 
 
+@pytest.mark.parametrize("mode", ["train", "prefill", "decode"])
+@pytest.mark.parametrize("run", ["pipelined", "streaming"])
+def test_every_mode_keeps_to_the_schema(mode: str, run: str, tmp_path: Path) -> None:
+    program = example("tiny.cg")
+    options = CompileOptions(device="wse2", mode=mode, run=run, batch=4, wafers=2)
+    found = {artifact.name: artifact for artifact in TARGET.compile(program, options).artifacts}
+    for artifact in found.values():
+        artifact.write(tmp_path / artifact.name)
+    data = json.loads((tmp_path / "placement.json").read_text(encoding="utf-8"))
+    Draft202012Validator(SCHEMA).validate(data)
+    assert data["job"]["wafers"] == 2
+    assert data["job"]["batch"] == 4
+    assert data["mode"] == {"pipelined": "resident", "streaming": "streaming"}[run]
+    assert (data["layout"] is not None) == (run == "streaming" and mode != "decode")
+    ET.fromstring((tmp_path / "placement.svg").read_text(encoding="utf-8"))
+
+
 NAMES = st.text("abcxyz_", min_size=1, max_size=30).filter(lambda name: name.isidentifier() and name != "x")
 
 

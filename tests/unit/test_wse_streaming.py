@@ -12,7 +12,7 @@ from cgc_wse.flatten import flatten
 from cgc_wse.job import job_of
 from cgc_wse.kernels import stages_from
 from cgc_wse.mode import workload_of
-from cgc_wse.schedule import visits
+from cgc_wse.schedule import schedule, visits
 from cgc_wse.streaming.andromeda import RUNS, VARIANTS, Variant, published_flops, relative, utilization
 from cgc_wse.streaming.layout import Wafer, layouts
 from cgc_wse.streaming.search import LADDER, cut
@@ -25,6 +25,8 @@ from cgc_wse.streaming.work import (
     stage_work,
     token_dims,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from wafer_plans import LAYERS, TRAIN, device, example, planned, program_of
 
 from cgc import load_device
@@ -272,3 +274,51 @@ def test_costs_of_all_layouts_are_finite() -> None:
             total = wafer.ops([(op, 1)], sequences).total
             assert np.isfinite(total).all()
             assert (total > 0).all()
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.integers(1, 9),
+    st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from((512, 4096, 49152))),
+    st.sampled_from(("train", "prefill", "decode")),
+    st.sampled_from((None, "pipelined", "streaming")),
+)
+def test_any_model_on_any_device_has_a_plan_or_a_diagnostic(
+    heads: int, layers: int, seq: int, batch: int, shape: tuple[int, int, int], mode: str, run: str | None
+) -> None:
+    program = example("tiny.cg", width=8 * heads, heads=heads, layers=layers)
+    wafer = device(*shape)
+    try:
+        found, job = planned(program, wafer, mode=mode, run=run, batch=batch, seq=seq)
+    except TargetError as error:
+        assert error.code in ("CG0601", "CG0602", "CG0603", "CG0611", "CG0655")
+        assert error.hint
+        return
+    assert found.seconds > 0
+    assert 0 <= found.bytes <= wafer.cores * wafer.memory
+    assert found.tokens_per_second == pytest.approx(job.tokens / found.seconds)
+    assert job.tokens == (batch if mode == "decode" else batch * seq)
+    assert {None: found.mode, "pipelined": "resident", "streaming": "streaming"}[run] == found.mode
+    for phase in found.phases:
+        for placed in phase.placed:
+            area = placed.area
+            assert area.x + area.width <= wafer.columns
+            assert area.y + area.height <= wafer.rows
+            assert placed.bytes <= area.cores * wafer.memory
+    spans, _ = schedule(found)
+    assert spans
+
+
+def test_a_loop_at_the_end_makes_again_what_it_did_not_store() -> None:
+    program, wafer = program_of(LAYERS + TRAIN), device(16, 4, 4096)
+    asked, _ = planned(program, wafer, run="streaming", recompute=True)
+    assert {sweep.direction for sweep in asked.sweeps} == {"forward", "backward"}
+    # Nothing but what enters a layer is needed here; with an activation between two dots there is.
+    text = (LAYERS + TRAIN).replace("x = linear(x", "x = linear(silu(linear(x, width -> width))")
+    deeper, _ = planned(program_of(text), wafer, run="streaming", recompute=True)
+    assert {sweep.direction for sweep in deeper.sweeps} == {"forward", "again", "backward"}
+    stored, _ = planned(program_of(text), wafer, run="streaming")
+    assert stored.seconds < deeper.seconds

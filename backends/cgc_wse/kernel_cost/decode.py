@@ -17,7 +17,7 @@ A layer is never cut: layers fill squares in order, and the token's vector moves
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -50,6 +50,15 @@ class _Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Packing:
+    """Runs on squares: how many, how many the device has room for, and the runs that begin a new one."""
+
+    squares: int
+    room: int
+    moved: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DecodeContext:
     """What all ops share: the cached dimensions, the side of the square, the machine."""
 
@@ -69,42 +78,58 @@ def decode(program: Program, device: Device, request: DecodeRequest) -> DecodeAn
         TargetError: CG0608 where the square is none of the device, CG0610 where the model has no tokens to go through,
             CG0604 and CG0606 for a wrong or missing context, CG0611 where the model does not fit.
     """
-    context = context_of(program, request.context)
+    context = context_of(program, request.context, new=1)
     cached = cached_dims(program.graph)
     stages = flatten(program.graph, {**{s.name: 1 for s in program.graph.symbols}, TOKEN: context + 1})
     machine = machine_of(device, request.dtype)
-    if request.side:
-        check_grid(request.side, request.side, device)
-    sides = [request.side] if request.side else [s for s in SIDES if s <= min(device.columns, device.rows)]
-    if not sides:
-        text = f"squares of {SIDES[0]} to {SIDES[-1]} cores are larger than {device.name}"
-        side = min(device.columns, device.rows)
-        raise TargetError("CG0608", text, f"choose one, as in `--grid {side}x{side}`")
-    trials = [trial for side in sides if (trial := _trial(stages, cached, side, machine, device)) is not None]
+    sides = candidate_sides(request.side, device)
+    anyway = request.ignore_memory
+    found = (_trial(stages, cached, side, machine, device, anyway=anyway) for side in sides)
+    trials = [trial for trial in found if trial is not None]
     if not trials:
         held = sum(run.held for run in _runs(stages, cached, machine))
         raise TargetError(
             "CG0611",
             f"weights, keys and values of {context} tokens take {gigabytes(held)}; whole layers of it do not fit in "
             f"the squares of {' or '.join(f'{side} x {side}' for side in sides)} cores that {device.name} has room for",
-            "a shorter `--context`, another `--grid`, or a device with more memory or cores",
+            "a shorter `--context`, another `--grid`, a larger device, or `--ignore-memory`",
         )
     best = min(trials, key=lambda trial: trial.cycles)
     return DecodeAnswer(program.name, device, request.dtype, context, best, tuple(trials))
 
 
-def context_of(program: Program, given: int | None) -> int:
+def candidate_sides(asked: int, device: Device) -> list[int]:
+    """Return the sides of squares to try: the one asked for, or all of `SIDES` that lie on the device.
+
+    Raises:
+        TargetError: CG0608 where there is none.
+    """
+    if asked:
+        check_grid(asked, asked, device)
+        return [asked]
+    sides = [side for side in SIDES if side <= min(device.columns, device.rows)]
+    if not sides:
+        text = f"squares of {SIDES[0]} to {SIDES[-1]} cores are larger than {device.name}"
+        side = min(device.columns, device.rows)
+        raise TargetError("CG0608", text, f"choose one, as in `--grid {side}x{side}`")
+    return sides
+
+
+def context_of(program: Program, given: int | None, new: int) -> int:
+    """Return how many tokens there are, `new` more coming: those given, or as many as the model takes."""
     symbol = next((symbol for symbol in program.graph.symbols if symbol.name == TOKEN), None)
     if symbol is None:
         text = f"the inputs of `{program.name}` have no dimension `{TOKEN}` of open size"
         raise TargetError("CG0610", text, "write the input as `input tokens[batch, seq <= context]`")
     limit = None if symbol.limit is None else evaluate(symbol.limit.size, {})
     if given is None and limit is None:
-        raise TargetError("CG0606", "how many tokens stand before the new one is not known", "give `--context`")
-    context = given if given is not None else (limit or 1) - 1
-    if limit is not None and context >= limit:
-        text = f"{context} tokens and a new one are more than `{program.name}` takes ({limit})"
-        raise TargetError("CG0604", text, f"`--context {limit - 1}` at most")
+        option = "--context" if new else "--seq"
+        raise TargetError("CG0606", "how many tokens there are is not known", f"give `{option}`")
+    context = given if given is not None else (limit or 1) - new
+    if limit is not None and context + new > limit:
+        more, option = (" and a new one", "--context") if new else ("", "--seq")
+        text = f"{context} tokens{more} are more than `{program.name}` takes ({limit})"
+        raise TargetError("CG0604", text, f"`{option} {limit - new}` at most")
     return max(1, context)
 
 
@@ -155,28 +180,43 @@ def _runs(stages: list[FlatStage], cached: frozenset[str], machine: Machine) -> 
     ]
 
 
+def packed(held: Iterable[int], side: int, device: Device, *, anyway: bool) -> Packing | None:
+    """Return how runs that hold so many bytes fill squares, in order; None where they do not fit on the device.
+
+    A run is never cut, unless they are to be packed `anyway`, on as many squares as that takes.
+    """
+    room, capacity = (device.columns // side) * (device.rows // side), side * side * device.memory
+    squares, filled, moved = 1, 0, []
+    for index, size in enumerate(held):
+        if filled + size > capacity and (filled or size <= capacity):
+            squares, filled = squares + 1, 0
+            moved.append(index)
+        filled += size
+        if filled > capacity:
+            if not anyway:
+                return None
+            squares, filled = squares + (filled - 1) // capacity, (filled - 1) % capacity + 1
+    if squares > room and not anyway:
+        return None
+    return Packing(squares, room, tuple(moved))
+
+
 def _trial(
-    stages: list[FlatStage], cached: frozenset[str], side: int, machine: Machine, device: Device
+    stages: list[FlatStage], cached: frozenset[str], side: int, machine: Machine, device: Device, *, anyway: bool
 ) -> Trial | None:
     """Return the step on squares of `side` cores; None where the model does not fit in those of the device."""
-    room = (device.columns // side) * (device.rows // side)
-    capacity = side * side * device.memory
-    squares, filled, moved = 1, 0, 0
-    for run in _runs(stages, cached, machine):
-        if run.held > capacity:
-            return None
-        if filled + run.held > capacity:
-            squares, filled, moved = squares + 1, 0, max(moved, entering_entries(run.stage))
-        filled += run.held
-    if squares > room:
+    runs = _runs(stages, cached, machine)
+    packing = packed((run.held for run in runs), side, device, anyway=anyway)
+    if packing is None:
         return None
     context = DecodeContext(cached, side, machine)
     steps = [step for stage in stages for step in decode_steps(stage, context)]
-    if squares > 1:
+    if packing.squares > 1:
+        moved = max(entering_entries(runs[index].stage) for index in packing.moved or (0,))
         words = machine.words(-(-moved // side))
         cycles = machine.task + Phase(words, words, side, 1).cycles(machine)
-        steps.append(Step("next square", "moves", squares - 1, cycles))
-    return Trial(side, squares, tuple(steps))
+        steps.append(Step("next square", "moves", packing.squares - 1, cycles))
+    return Trial(side, packing.squares, tuple(steps), packing.room)
 
 
 def entering_entries(stage: FlatStage) -> int:

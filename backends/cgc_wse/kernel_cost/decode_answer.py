@@ -1,7 +1,8 @@
-"""What the estimate of a decode step says, as data and as a table."""
+"""What the estimate of a decode step or of a prefill says, as data and as a table."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,17 @@ KINDS = {
     "gathers": "task + broadcast over P",
     "moves": "task + a vector moved over P hops, once for each further square",
 }
-"""Kinds of ops, in the order of the table, with their formulas."""
+"""Kinds of ops of a decode step, in the order of the table, with their formulas."""
+
+PREFILL_KINDS = {
+    "gemm": "MeshGEMM: (P / 2 + P) * task + skew + P * max(compute, exchange)",
+    "attention": "scores and mixing: P steps over the keys of a row, and sums or copies over a head's columns",
+    "reductions": "loop + features * (vector + tokens / lanes) + 2 * task + allreduce over P",
+    "element by element": "loop + features * (vector + tokens / lanes)",
+    "gathers": "task + broadcast over P",
+    "moves": "task + a matrix moved over P hops, once for each further square",
+}
+"""The same of a prefill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +49,26 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A decode step on `squares` squares of `side` cores."""
+    """A decode step or a prefill on `squares` squares of `side` cores; the device has room for `room`."""
 
     side: int
     squares: int
     steps: tuple[Step, ...]
+    room: int = 0
 
     @property
     def cycles(self) -> float:
         """Cycles of the step."""
         return sum(step.total for step in self.steps)
 
-    def parts(self) -> dict[str, float]:
+    def parts(self, kinds: Mapping[str, str]) -> dict[str, float]:
         """Return the cycles by kind of op."""
-        return {kind: sum(step.total for step in self.steps if step.kind == kind) for kind in KINDS}
+        return {kind: sum(step.total for step in self.steps if step.kind == kind) for kind in kinds}
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeAnswer:
-    """The best of the trials, and all of them."""
+    """The best of the trials, and all of them. `tokens` are made by all cycles of a trial; `context` stand before."""
 
     model: str
     device: Device
@@ -64,27 +76,36 @@ class DecodeAnswer:
     context: int
     best: Trial
     trials: tuple[Trial, ...]
+    op: str = "decode"
+    tokens: int = 1
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """Kinds of ops with their formulas."""
+        return KINDS if self.op == "decode" else PREFILL_KINDS
 
     def rate(self, trial: Trial) -> float:
         """Return tokens a second."""
-        return self.device.clock / trial.cycles
+        return self.tokens * self.device.clock / trial.cycles
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
         best = self.best
         return {
-            "op": "decode",
+            "op": self.op,
             "model": self.model,
             "device": self.device.name,
             "dtype": self.dtype,
             "context": self.context,
+            "tokens": self.tokens,
             "grid": {"columns": best.side, "rows": best.side},
             "squares": best.squares,
+            "fits": best.squares <= best.room,
             "cycles": round(best.cycles, 3),
             "seconds": best.cycles / self.device.clock,
             "tokens_per_second": self.rate(best),
-            "parts": {kind: round(cycles, 3) for kind, cycles in best.parts().items()},
-            "formulas": KINDS,
+            "parts": {kind: round(cycles, 3) for kind, cycles in best.parts(self.kinds).items()},
+            "formulas": dict(self.kinds),
             "steps": [
                 {"op": step.path, "kind": step.kind, "times": step.times, "cycles": round(step.cycles, 3)}
                 for step in best.steps
@@ -107,15 +128,20 @@ class DecodeAnswer:
 
         best = self.best
         squares = f"{best.squares} square{'s' if best.squares > 1 else ''} of {best.side} x {best.side} cores"
-        head = f"{self.model}: one new token after {self.context:,}, on {squares} of {self.device.name}, {self.dtype}"
+        what = (
+            f"one new token after {self.context:,}" if self.op == "decode" else f"a prefill of {self.tokens:,} tokens"
+        )
+        head = f"{self.model}: {what}, on {squares} of {self.device.name}, {self.dtype}"
+        if best.squares > best.room:
+            head += f" (which has room for {best.room}: memory is ignored, as asked for)"
         rate = f"{self.rate(best):,.0f} tokens/s: {best.cycles:,.0f} cycles at {self.device.clock / 1e6:g} MHz"
         parts = Table(box=None, pad_edge=False)
         for title in ("part", "ops", "cycles", "share"):
             parts.add_column(title, justify="left" if title == "part" else "right")
         parts.add_column("formula")
-        for kind, cycles in best.parts().items():
+        for kind, cycles in best.parts(self.kinds).items():
             count = sum(step.times for step in best.steps if step.kind == kind)
-            parts.add_row(kind, f"{count:,}", f"{cycles:,.0f}", f"{cycles / best.cycles:.1%}", KINDS[kind])
+            parts.add_row(kind, f"{count:,}", f"{cycles:,.0f}", f"{cycles / best.cycles:.1%}", self.kinds[kind])
         sides = Table(box=None, pad_edge=False)
         for title in ("grid", "squares", "cycles", "tokens/s"):
             sides.add_column(title, justify="right")

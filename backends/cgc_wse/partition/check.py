@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from cgc.ir.graph import Node
 from cgc.ir.ops import Merge
 from cgc_wse.partition.layout import Layout, Tile, count, faults, overlap, within
@@ -150,9 +152,13 @@ def _covered(result: Buffer, arriving: Mapping[Core, list[Tile]], own: Mapping[C
         pieces += [kept] if kept is not None else []
         if any(not within(piece, wanted) for piece in pieces):
             yield f"core {core} gets a part of `{result.value}` that is not its"
-        elif any(overlap(a, b) for i, a in enumerate(pieces) for b in pieces[:i]):
+            continue
+        times = np.zeros([high - low for low, high in wanted], np.int32)
+        for piece in pieces:
+            times[tuple(slice(p[0] - w[0], p[1] - w[0]) for p, w in zip(piece, wanted, strict=True))] += 1
+        if times.max() > 1:
             yield f"core {core} gets a part of `{result.value}` twice"
-        elif sum(map(count, pieces)) != count(wanted):
+        elif times.min() < 1:
             yield f"core {core} lacks a part of `{result.value}`"
 
 

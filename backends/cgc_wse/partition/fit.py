@@ -21,9 +21,13 @@ from cgc_wse.partition.rules import shape_of
 
 Wish: TypeAlias = Literal["auto", "pipelined", "streaming"]
 
-ATTEMPTS: tuple[tuple[float, float, bool], ...] = ((0.0, 0.0, True), (0.02, 0.5, True), (0.2, 0.9, False))
+Attempt: TypeAlias = tuple[float, float, bool]
+ATTEMPTS: dict[Run, tuple[Attempt, ...]] = {
+    "pipelined": ((0.005, 0.2, True), (0.1, 0.8, True)),
+    "streaming": ((0.005, 0.0, True), (0.1, 0.0, False), (1.0, 0.0, False)),
+}
 """What a byte in a core costs in cycles, how far rectangles go by what blocks hold, and whether weights are streamed
-one stretch ahead of where they are read: tried one after another.
+one stretch ahead of where they are read: tried one after another. Never nothing, or all would be copied everywhere.
 """
 
 
@@ -77,8 +81,11 @@ def _only(flat: Flat, device: Device, reason: str) -> Fitted:
 
 
 def resident_bytes(flat: Flat) -> int:
-    """Return the bytes of everything that is given: parameters, moments, caches, inputs."""
-    return sum(_bytes(value, flat) for value in flat.graph.body.arguments)
+    """Return the bytes of all that is given (parameters, moments, caches, inputs), and of the gradients."""
+    gradients = {
+        v.name: v for node in flat.graph.body.nodes for v in node.outputs if flat.category(v.name) == "gradients"
+    }
+    return sum(_bytes(value, flat) for value in (*flat.graph.body.arguments, *gradients.values()))
 
 
 def _bytes(value: Value, flat: Flat) -> int:
@@ -106,7 +113,7 @@ def _certainly(flat: Flat, device: Device, wish: Wish) -> None:
 def _best(flat: Flat, device: Device, run: Run, reason: str) -> Fitted:
     """Return the first attempt that fits, or the one that comes nearest."""
     best: Fitted | None = None
-    for price, balance, ahead in ATTEMPTS:
+    for price, balance, ahead in ATTEMPTS[run]:
         made = replace(plan(flat, device, run, reason, price, balance), ahead=ahead)
         program = lower(flat, made, device)
         found = Fitted(made, program, peaks(program))

@@ -37,9 +37,9 @@ from cgc.ir.ops import (
 from cgc.program import Device
 from cgc_wse.partition.flat import Category, Flat
 from cgc_wse.partition.formulas import has_sums, summed_axis
-from cgc_wse.partition.layout import Layout, Shape, everywhere, within
+from cgc_wse.partition.layout import Layout, everywhere, within
 from cgc_wse.partition.messages import chains, entering, leaving, travelling
-from cgc_wse.partition.moves import Rectangle
+from cgc_wse.partition.moves import Rectangle, held
 from cgc_wse.partition.plan import Home, Place, Plan
 from cgc_wse.partition.program import Buffer, Load, Local, Move, Partitioned, Step, Store, Sum, View
 from cgc_wse.partition.rules import iteration, reduction, rule, shape_of
@@ -325,15 +325,6 @@ def _scattered(before: Sequence[object], wanted: Sequence[object]) -> bool:
 def _lies_within(source: Buffer, layout: Layout) -> bool:
     """Tell whether every core has what it needs of a buffer."""
     have = source.tiles()
-    return all(core in have and within(tile, have[core]) for core, tile in _tiles(source, layout).items())
-
-
-def _tiles(source: Buffer, layout: Layout) -> dict[tuple[int, int], tuple[tuple[int, int], ...]]:
-    from cgc_wse.partition.moves import held
-
-    return held(layout, source.shape, source.area)
-
-
-def shape_text(shape: Shape) -> str:
-    """Return dimensions for a message."""
-    return ", ".join(f"{name}={size}" for name, size in shape)
+    return all(
+        core in have and within(tile, have[core]) for core, tile in held(layout, source.shape, source.area).items()
+    )

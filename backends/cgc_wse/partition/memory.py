@@ -52,18 +52,26 @@ def _entries(layout: Layout, shape: Shape, row: int, column: int) -> int:
 
 def code_bytes(program: Partitioned) -> dict[Core, int]:
     """Return the bytes of code in each core: each kind of work once, and a descriptor for each step that differs."""
-    kinds: defaultdict[Core, set[str]] = defaultdict(set)
-    steps: defaultdict[Core, set[object]] = defaultdict(set)
+    kinds: defaultdict[Rectangle, set[str]] = defaultdict(set)
+    steps: defaultdict[Rectangle, set[int]] = defaultdict(set)
+    known: dict[object, int] = {}
     for step in program.steps:
         if isinstance(step, View):
             continue
-        kind, what = _kind(step), _described(step)
+        kind, what = _kind(step), known.setdefault(_described(step), len(known))
         for area in program.areas(step):
-            for core in cores_of(area):
-                kinds[core].add(kind)
-                steps[core].add(what)
+            kinds[area].add(kind)
+            steps[area].add(what)
+    areas: defaultdict[Core, list[Rectangle]] = defaultdict(list)
+    for area in kinds:
+        for core in cores_of(area):
+            areas[core].append(area)
     whole = [(x, y) for y in range(program.device.rows) for x in range(program.device.columns)]
-    return {core: CODE * len(kinds[core]) + DESCRIPTOR * len(steps[core]) for core in whole}
+    return {
+        core: CODE * len(set().union(*(kinds[area] for area in areas[core])))
+        + DESCRIPTOR * len(set().union(*(steps[area] for area in areas[core])))
+        for core in whole
+    }
 
 
 def _kind(step: Step) -> str:

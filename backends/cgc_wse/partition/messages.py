@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import lru_cache
 from itertools import pairwise
+from typing import TypeAlias
 
-from cgc_wse.partition.layout import Tile, values
-from cgc_wse.partition.moves import Core, cores_of, held, parts
+from cgc_wse.partition.layout import Layout, Shape, Tile, values
+from cgc_wse.partition.moves import Core, Rectangle, cores_of, held, parts
 from cgc_wse.partition.program import Buffer, Message, words_of
 
+_Link: TypeAlias = tuple[Core, Core, Tile, int | None]
+"""From, to, the part, and the link of the chain before."""
 EDGE = -1
 """The column of what is outside, west of the first column of cores."""
 
@@ -28,33 +32,37 @@ def chains(source: Buffer, result: Buffer, color: int) -> tuple[Message, ...]:
 
     What a core sends is what came to it with its own part added.
     """
-    have = source.tiles()
+    found = _chains(source.layout, result.layout, source.shape, source.area)
+    return tuple(
+        Message(here, (there,), region, words_of(source, region), color, after) for here, there, region, after in found
+    )
+
+
+@lru_cache(maxsize=1024)
+def _chains(before: Layout, after: Layout, shape: Shape, area: Rectangle) -> tuple[_Link, ...]:
+    have, wanted = held(before, shape, area), held(after, shape, area)
     groups: dict[tuple[object, ...], list[Core]] = defaultdict(list)
-    for core in cores_of(source.area):
-        groups[_others(source, core)].append(core)
-    found: list[Message] = []
-    wanted = held(result.layout, result.shape, result.area)
+    for core in cores_of(area):
+        groups[_others(before, core[1] - area.y, core[0] - area.x)].append(core)
+    found: list[_Link] = []
     for group in groups.values():
         members = [core for core in group if core in have]
         targets = [core for core in members if core in wanted]
         for low, high in zip(reversed(targets), targets, strict=True):
             # What goes farthest goes first, either way.
             for target, arm in ((low, members[: members.index(low)]), (high, members[: members.index(high) : -1])):
-                region = wanted[target]
-                after: int | None = None
+                last: int | None = None
                 for here, there in pairwise([*arm, target]):
-                    found.append(Message(here, (there,), region, words_of(source, region), color, after))
-                    after = len(found) - 1
+                    found.append((here, there, wanted[target], last))
+                    last = len(found) - 1
     return tuple(found)
 
 
-def _others(source: Buffer, core: Core) -> tuple[object, ...]:
+def _others(layout: Layout, row: int, column: int) -> tuple[object, ...]:
     """Return what tells a core's group from the others: its digits along all but the axis that is summed, in full.
 
     One axis is summed at a time, the columns first.
     """
-    column, row = core[0] - source.area.x, core[1] - source.area.y
-    layout = source.layout
     if any(digit.kind == "sum" for digit in layout.columns):
         axis, index, other = layout.columns, column, row
     else:

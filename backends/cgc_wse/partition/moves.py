@@ -8,7 +8,9 @@ of this kind; they differ in the layouts alone.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -28,18 +30,21 @@ class Part:
     region: Tile
 
 
+@lru_cache(maxsize=4096)
 def cores_of(area: Rectangle) -> tuple[Core, ...]:
     """Return the cores of a rectangle, row by row."""
     return tuple((area.x + c, area.y + r) for r in range(area.height) for c in range(area.width))
 
 
-def held(layout: Layout, shape: Shape, area: Rectangle) -> dict[Core, Tile]:
+@lru_cache(maxsize=4096)
+def held(layout: Layout, shape: Shape, area: Rectangle) -> Mapping[Core, Tile]:
     """Return the tile of every core that holds one with entries in it."""
     found = zip(cores_of(area), tiles(layout, shape), strict=True)
     return {core: tile for core, tile in found if tile is not None and count(tile)}
 
 
-def parts(shape: Shape, before: Layout, area: Rectangle, after: Layout, target: Rectangle) -> list[Part]:
+@lru_cache(maxsize=1024)
+def parts(shape: Shape, before: Layout, area: Rectangle, after: Layout, target: Rectangle) -> tuple[Part, ...]:
     """Return the parts that fill `after` on `target` out of `before` on `area`, sources row by row.
 
     A source's parts that go farthest come first. A part whose only target is its source does not travel.
@@ -61,7 +66,7 @@ def parts(shape: Shape, before: Layout, area: Rectangle, after: Layout, target: 
     ordered = sorted(
         found.items(), key=lambda item: (item[0][0][1], item[0][0][0], -_farthest(item[0][0], item[1]), item[0][1])
     )
-    return [Part(source, tuple(targets), region) for (source, region), targets in ordered]
+    return tuple(Part(source, tuple(targets), region) for (source, region), targets in ordered)
 
 
 def _farthest(source: Core, targets: list[Core]) -> int:
@@ -87,7 +92,8 @@ def route(source: Core, target: Core) -> list[Core]:
     return way
 
 
-def tree(source: Core, targets: tuple[Core, ...]) -> dict[Core, tuple[Core, ...]]:
+@lru_cache(maxsize=100_000)
+def tree(source: Core, targets: tuple[Core, ...]) -> Mapping[Core, tuple[Core, ...]]:
     """Return the tree along which a part travels: for each router the routers that it hands the part on to."""
     children: dict[Core, dict[Core, None]] = {}
     for target in targets:

@@ -7,7 +7,7 @@ memory of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
@@ -58,7 +58,7 @@ class Buffer:
         """Whether it takes memory."""
         return self.root == self.id
 
-    def tiles(self) -> dict[Core, Tile]:
+    def tiles(self) -> Mapping[Core, Tile]:
         """Return the tiles of the cores that hold one with entries in it."""
         return held(self.layout, self.shape, self.area)
 

@@ -14,6 +14,48 @@ from cgc_wse.place.shapes import Curve, Ints, inverted
 from cgc_wse.place.tree import Nested
 
 
+class Cells:
+    """Curves of all runs of up to `longest` kernels, each in the best of all trees that keep its order."""
+
+    def __init__(self, order: Sequence[int], curves: Sequence[Curve], longest: int) -> None:
+        self.order = order
+        self.curves: dict[tuple[int, int], Curve] = {(i, i + 1): curves[leaf] for i, leaf in enumerate(order)}
+        """Curve of order[i:j], by (i, j)."""
+        self._reach = len(curves[0].heights), len(curves[0].widths)
+        alike: dict[tuple[int, ...], Curve] = {}
+        for length in range(2, min(longest, len(order)) + 1):
+            for i in range(len(order) - length + 1):
+                key = tuple(id(curves[leaf].heights) for leaf in order[i : i + length])
+                if key not in alike:
+                    alike[key] = self._curve(i, i + length)
+                self.curves[i, i + length] = alike[key]
+
+    def _curve(self, i: int, j: int) -> Curve:
+        parts = [(self.curves[i, k], self.curves[k, j]) for k in range(i + 1, j)]
+        on_top, side = parts[0][0].heights + parts[0][1].heights, parts[0][0].widths + parts[0][1].widths
+        for a, b in parts[1:]:
+            on_top, side = np.minimum(on_top, a.heights + b.heights), np.minimum(side, a.widths + b.widths)
+        heights = np.minimum(np.minimum(on_top, self._reach[1]), inverted(side, self._reach[0]))
+        return Curve(heights, inverted(heights, self._reach[1]))
+
+    def tree(self, i: int, j: int, width: int, height: int, *, backwards: bool = False) -> Nested:
+        """Return a tree of order[i:j] that fits in a box in which its curve does."""
+        if j - i == 1:
+            return self.order[i]
+        for k in range(i + 1, j):
+            low, high = self.curves[i, k], self.curves[k, j]
+            a, b = int(low.widths[height]), int(high.widths[height])
+            if a + b <= width:
+                one = self.tree(i, k, a, height, backwards=backwards)
+                two = self.tree(k, j, b, height, backwards=backwards)
+                return (False, two, one) if backwards else (False, one, two)
+            a, b = int(low.heights[width]), int(high.heights[width])
+            if a + b <= height:
+                one = self.tree(i, k, width, a, backwards=backwards)
+                return (True, one, self.tree(k, j, width, b, backwards=backwards))
+        raise AssertionError("a cell's curve is that of one of its trees")
+
+
 class Bands:
     """Curves of all cells and, made on demand, of all bands, for kernels in one order at one time."""
 
@@ -21,22 +63,10 @@ class Bands:
         self, order: Sequence[int], curves: Sequence[Curve], limits: tuple[int, int], longest: int, most: int
     ) -> None:
         self.order, (self.columns, self.rows), self.most = order, limits, most
-        self.cells: dict[tuple[int, int], Curve] = {(i, i + 1): curves[leaf] for i, leaf in enumerate(order)}
-        """Curve of the cell of order[i:j], by (i, j)."""
-        reach = len(curves[0].heights), len(curves[0].widths)
-        for length in range(2, min(longest, len(order)) + 1):
-            for i in range(len(order) - length + 1):
-                self.cells[i, i + length] = self._cell(i, i + length, reach)
+        self._cells = Cells(order, curves, longest)
+        self.cells = self._cells.curves
         self.longest = longest
         self.best = self._best()
-
-    def _cell(self, i: int, j: int, reach: tuple[int, int]) -> Curve:
-        parts = [(self.cells[i, k], self.cells[k, j]) for k in range(i + 1, j)]
-        on_top, side = parts[0][0].heights + parts[0][1].heights, parts[0][0].widths + parts[0][1].widths
-        for a, b in parts[1:]:
-            on_top, side = np.minimum(on_top, a.heights + b.heights), np.minimum(side, a.widths + b.widths)
-        heights = np.minimum(np.minimum(on_top, reach[1]), inverted(side, reach[0]))
-        return Curve(heights, inverted(heights, reach[1]))
 
     def _best(self) -> list[list[tuple[int, int]]]:
         """Return, for each number of bands and of kernels in them, the least height and where the last starts."""
@@ -116,7 +146,7 @@ class Bands:
                 range(max(start, j - self.longest), j),
                 key=lambda k: rows[k - start][height] + self.cells[k, j].widths[height],
             )
-            cells.append(self._cell_tree(k, j, int(self.cells[k, j].widths[height]), height, backwards))
+            cells.append(self._cells.tree(k, j, int(self.cells[k, j].widths[height]), height, backwards=backwards))
             j = k
         if not backwards:
             cells.reverse()
@@ -124,18 +154,3 @@ class Bands:
         for cell in cells[1:]:
             tree = (False, tree, cell)
         return tree
-
-    def _cell_tree(self, i: int, j: int, width: int, height: int, backwards: bool) -> Nested:
-        if j - i == 1:
-            return self.order[i]
-        for k in range(i + 1, j):
-            low, high = self.cells[i, k], self.cells[k, j]
-            a, b = int(low.widths[height]), int(high.widths[height])
-            if a + b <= width:
-                one, two = self._cell_tree(i, k, a, height, backwards), self._cell_tree(k, j, b, height, backwards)
-                return (False, two, one) if backwards else (False, one, two)
-            a, b = int(low.heights[width]), int(high.heights[width])
-            if a + b <= height:
-                one, two = self._cell_tree(i, k, width, a, backwards), self._cell_tree(k, j, width, b, backwards)
-                return (True, one, two)
-        raise AssertionError("a cell's curve is that of one of its trees")

@@ -21,7 +21,7 @@ import numpy as np
 from cgc_wse.place.problem import PlaceKernel, PlaceProblem
 from cgc_wse.place.shapes import Ints
 
-LONGEST = 1 << 52
+LONGEST = 1 << 61
 """Ticks that no kernel takes."""
 
 PRECISION = 2e-4
@@ -85,9 +85,9 @@ class Bounder:
         """
         low, high = 0, 1
         while not self.fits(high):
-            low, high = high, 4 * high
-            if high > LONGEST:
+            if high == LONGEST:
                 raise Unplaceable(self._why())
+            low, high = high, min(4 * high, LONGEST)
         while high - low > 1:
             middle = (low + high) // 2
             if self.fits(middle):

@@ -10,11 +10,12 @@ from cgc.target import PlaceProgress, PlaceRequest, TargetError
 from cgc_wse.place.answer import ContestAnswer
 from cgc_wse.place.bound import Bounder, Unplaceable
 from cgc_wse.place.contest import solve
+from cgc_wse.place.exact import NotInstalled
 from cgc_wse.place.kgraph import Contest, parse_kgraph
 from cgc_wse.place.search import NothingFound
 from cgc_wse.place.solution import illegal, parse_solution, score, solution_text
 
-METHODS = ("search", "shelf")
+METHODS = ("search", "cpsat", "shelf")
 
 
 def place(request: PlaceRequest, report: Callable[[PlaceProgress], None]) -> ContestAnswer:
@@ -30,6 +31,9 @@ def place(request: PlaceRequest, report: Callable[[PlaceProgress], None]) -> Con
 
     try:
         solved = solve(contest, method=request.method, seed=request.seed, time_limit=request.time_limit, report=report)
+    except NotInstalled as error:
+        hint = "install it with `pip install 'cgc[place]'`, or use `--method search`"
+        raise TargetError("CG0632", f"`--method {request.method}` needs OR-Tools: {error}", hint) from error
     except (Unplaceable, NothingFound) as error:
         raise TargetError("CG0624", f"{request.problem}: {error}", "a larger grid, or a larger memlimit") from error
     text = solution_text(contest, solved.placed)

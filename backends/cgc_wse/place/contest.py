@@ -6,10 +6,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cgc.target import PlaceProgress
 from cgc_wse.place.bound import Bounder, Bounds
 from cgc_wse.place.contest_kernels import performance
+from cgc_wse.place.exact import available, improve
 from cgc_wse.place.geometry import Rectangle
 from cgc_wse.place.kgraph import Contest
 from cgc_wse.place.search import ROUNDS, RUNS, Limits, search, spots_of
@@ -18,8 +20,11 @@ from cgc_wse.place.solution import PlacedKernel, Scored, area_of, score
 from cgc_wse.place.starts import start_times
 from cgc_wse.place.tree import Spot
 
-CLOSING = 1.5
-"""Seconds kept of a time limit, for starting and for writing the solution."""
+FIRST_ROUNDS = 4
+"""Rounds of annealing before the exact solver."""
+
+CLOSING = 1.0, 0.04
+"""Kept of a time limit for writing the solution: seconds, and a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,11 @@ class Solved:
 def solve(
     contest: Contest, *, method: str, seed: int, time_limit: float | None, report: Callable[[PlaceProgress], None]
 ) -> Solved:
-    """Return the best solution found by `method`: `search`, or the baseline `shelf`.
+    """Return the best solution found by `method`: `search`, `cpsat` (a short search, then the exact solver), or
+    `shelf`.
 
     Raises:
+        NotInstalled: the method needs a library that is not there.
         Unplaceable: there is no solution.
         NothingFound: none was found.
     """
@@ -52,16 +59,34 @@ def solve(
         bounds = bounder.bounds()
         _, spots = shelves(problem, start_times(bounds.time), bounder.hopeless)
     else:
-        deadline = None if time_limit is None else began + max(time_limit - CLOSING, 0.0)
-        found = search(problem, Limits(seed, ROUNDS, _workers(), deadline), report)
+        # The limit is on the whole process, which has been starting up before this.
+        deadline = None if time_limit is None else began - _age() + max(time_limit * (1 - CLOSING[1]) - CLOSING[0], 0.0)
+        if method == "cpsat":
+            available()
+        rounds = ROUNDS if method == "search" else FIRST_ROUNDS
+        found = search(problem, Limits(seed, rounds, _workers(), deadline), report)
         bounds, steps, cut = found.bounds, found.steps, found.cut
         spots = spots_of(problem, found.best)
+        if method == "cpsat" and not cut:
+            report(PlaceProgress("cp-sat", 0, 1, found.best.cost, bounds.score))
+            seconds = None if deadline is None else deadline - time.monotonic()
+            exact = improve(problem, spots, found.best.time, bounds, seed, seconds)
+            spots, cut = exact.spots, "the time limit" if exact.cut else ""
     placed = realized(contest, spots)
     areas = tuple(
         area_of(performance(kernel.convs, one.execution), one)
         for kernel, one in zip(contest.kernels, placed, strict=True)
     )
     return Solved(placed, areas, score(contest, placed), bounds, steps, cut, time.monotonic() - began)
+
+
+def _age() -> float:
+    """Return the seconds since this process started; 0 where the system does not tell."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    except (OSError, AttributeError, ValueError, IndexError):
+        return 0.0
 
 
 def _workers() -> int:

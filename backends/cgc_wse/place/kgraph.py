@@ -23,6 +23,14 @@ SIDE_LIMIT = 4096
 KERNEL_LIMIT = 2000
 """The most kernels of a problem."""
 
+WORK_LIMIT = 1 << 40
+"""The most multiply-adds of a convolution with points, taps and channels; with `STRIDE_LIMIT`, ticks are 64-bit
+numbers.
+"""
+
+STRIDE_LIMIT = 8
+"""The largest stride."""
+
 NODE = re.compile(r"\s*([A-Za-z_]+)\s*\[\s*([0-9]{1,9})\s*\]\s*(.*?)\s*$")
 EDGE_END = r"\s*([A-Za-z_]+)\s*\[\s*([0-9]{1,9})\s*\]\s*:\s*(\w+)\s*"
 EDGE = re.compile(EDGE_END + r"->" + EDGE_END + r"(?:,\s*shape\s*:\s*((?:\[\s*[0-9]+\s*\])*)\s*)?$")
@@ -213,6 +221,9 @@ def _kernel(line: Line, kind: Kind, name: str, arguments: Mapping[str, str], fau
     except ValueError as error:
         faults.add("CG0622", line.number, f"`{name}`: {error}", f"see what a {kind} is made of in docs/placement.md")
         return _Node(kind, name, (), ())
+    if any(conv.T > STRIDE_LIMIT or conv.H * conv.W * conv.R * conv.S * conv.C * conv.K > WORK_LIMIT for conv in convs):
+        text = f"`{name}`: more than {WORK_LIMIT:.1e} multiply-adds, or a stride over {STRIDE_LIMIT}"
+        faults.add("CG0622", line.number, text, "times of larger kernels cannot be counted exactly")
     return _Node(kind, name, tuple(formals), convs)
 
 

@@ -24,7 +24,7 @@ from cgc_wse.place.tree import SlicingTree, Spot
 RUNS = 2
 """Runs of a round."""
 
-ROUNDS = 12
+ROUNDS = 32
 """Rounds, where nobody says otherwise."""
 
 MARGIN = 0.12
@@ -35,6 +35,21 @@ LEVEL = 1.001
 
 KEPT = 6
 """Arrangements that are kept from round to round."""
+
+FAST = 2
+"""So many of them are the cheapest of those near the bound on time, where there are any."""
+
+NEAR = 1.05
+"""Times up to this many times the bound are near it."""
+
+WORTH = 0.01
+"""A fast arrangement is preferred to one that costs less by no more than this part."""
+
+PATIENCE = 10
+"""A search ends after so many rounds that found nothing better."""
+
+PROVED = 5e-4
+"""A search ends where the best is so close to the bound."""
 
 HEATS = (0.002, 0.006, 0.001, 0.003)
 """Temperatures at which runs start, as parts of the best cost; a run ends at `COLD`."""
@@ -84,14 +99,18 @@ def search(problem: PlaceProblem, limits: Limits, report: Callable[[PlaceProgres
     steps, cut = 0, ""
     with _workers(limits.workers) as executor:
         try:
-            pool = _starts(problem, bounds, executor)
+            pool = _starts(problem, bounds, executor, limits.deadline)
             report(PlaceProgress("bands", 0, limits.rounds, pool[0].cost if pool else None, bounds.score))
+            since, best = 0, float("inf")
             for number in range(limits.rounds if pool else 0):
+                since, best = (since + 1, best) if pool[0].cost >= best else (0, pool[0].cost)
+                if since > PATIENCE or best <= bounds.score * (1 + PROVED):
+                    break
                 if not limits.left():
                     cut = "the time limit"
                     break
                 results = _round(problem, bounds, pool, number, limits, executor)
-                pool = _best([*pool, *(best for best, _, _ in results)])
+                pool = _best([*pool, *(best for best, _, _ in results)], bounds)
                 steps += sum(made for _, made, _ in results)
                 report(PlaceProgress("annealing", number + 1, limits.rounds, pool[0].cost, bounds.score))
                 if any(stopped for _, _, stopped in results):
@@ -103,25 +122,38 @@ def search(problem: PlaceProblem, limits: Limits, report: Callable[[PlaceProgres
             cut = "an interrupt"
     if not pool:
         raise NothingFound("no arrangement in bands was found at any time")
-    return Found(pool[0], bounds, steps, cut)
+    return Found(_chosen(pool, bounds), bounds, steps, cut)
 
 
-def _starts(problem: PlaceProblem, bounds: Bounds, executor: Executor) -> list[Arrangement]:
-    jobs = [executor.submit(_banded, problem, size, bounds.time) for size in reversed(cell_sizes(problem))]
-    return _best([one for job in jobs for one in job.result()])
+def _starts(problem: PlaceProblem, bounds: Bounds, executor: Executor, deadline: float | None) -> list[Arrangement]:
+    sizes = reversed(cell_sizes(problem))
+    jobs = [executor.submit(_banded, problem, size, bounds.time, deadline) for size in sizes]
+    return _best([one for job in jobs for one in job.result()], bounds)
 
 
-def _banded(problem: PlaceProblem, longest: int, least: int) -> list[Arrangement]:
-    return banded(problem, longest, start_times(least), Bounder(problem).hopeless)
+def _banded(problem: PlaceProblem, longest: int, least: int, deadline: float | None) -> list[Arrangement]:
+    bounder, limits = Bounder(problem), Limits(deadline=deadline)
+
+    def go_on(ticks: int, cost: float) -> bool:
+        return limits.left() and not bounder.hopeless(ticks, cost)
+
+    return banded(problem, longest, start_times(least), go_on)
 
 
-def _best(arrangements: Sequence[Arrangement]) -> list[Arrangement]:
-    """Return the cheapest ones, no two the same."""
+def _best(arrangements: Sequence[Arrangement], bounds: Bounds) -> list[Arrangement]:
+    """Return the cheapest ones, and at the end the cheapest fast ones; no two the same."""
     kept: list[Arrangement] = []
     for one in sorted(arrangements, key=lambda one: one.cost):
         if all(one.nested != other.nested for other in kept):
             kept.append(one)
-    return kept[:KEPT]
+    fast = [one for one in kept[KEPT - FAST :] if one.time <= NEAR * bounds.time]
+    return [*kept[: KEPT - FAST], *fast[:FAST]]
+
+
+def _chosen(pool: Sequence[Arrangement], bounds: Bounds) -> Arrangement:
+    """Return the cheapest arrangement; a fast one instead where that costs hardly more."""
+    fast = [one for one in pool if one.time <= NEAR * bounds.time and one.cost <= pool[0].cost * (1 + WORTH)]
+    return fast[0] if fast else pool[0]
 
 
 def _round(
@@ -132,15 +164,16 @@ def _round(
     for run in range(RUNS):
         index = number * RUNS + run
         # At first every start has its turn; then the best ones, the very best most often.
-        start = pool[index] if index < len(pool) else pool[(0, 1, 0, 2)[index % 4] % len(pool)]
+        start = pool[index] if index < len(pool) else pool[(0, -1, 0, 1, 0, -2, 2, 3)[index % 8] % len(pool)]
         hot = HEATS[number % len(HEATS)]
         jobs.append(executor.submit(_run, problem, bounds.time, start, (limits.seed, index), hot, limits.deadline))
     return [job.result() for job in jobs]
 
 
 def steps_of(problem: PlaceProblem) -> int:
-    """Return the steps of one run of annealing: fewer where each takes long."""
-    return max(2000, 400_000 // (len(problem.kernels) + 16))
+    """Return the steps of one run of annealing: fewer where each takes long, or where there is little to change."""
+    count = len(problem.kernels)
+    return min(1000 * count, max(2000, 600_000 // (count + 16)))
 
 
 def _run(

@@ -57,18 +57,18 @@ def start_times(least: int) -> list[int]:
 
 
 def banded(
-    problem: PlaceProblem, longest: int, times: Sequence[int], hopeless: Callable[[int, float], bool]
+    problem: PlaceProblem, longest: int, times: Sequence[int], go_on: Callable[[int, float], bool]
 ) -> list[Arrangement]:
     """Return the arrangements in bands of cells of up to `longest` kernels, the cheapest for each number of bands.
 
-    `hopeless` says of a time and a cost whether nothing at this time or later can cost less.
+    `go_on` is asked whether it is worth while to try a time, where something is found that has some cost.
     """
     library = CurveLibrary(problem)
     order = order_of(problem)
     most = 24 if len(order) <= LARGE else 12
     found: dict[int, Arrangement] = {}
     for time in times:
-        if found and hopeless(time, min(one.cost for one in found.values())):
+        if found and not go_on(time, min(one.cost for one in found.values())):
             break
         bands = Bands(order, library.curves(time), (problem.columns, problem.rows), longest, most)
         for number in bands.fitting():

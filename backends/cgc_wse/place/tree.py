@@ -64,10 +64,10 @@ class SlicingTree:
         """Give the leaves other curves."""
         for leaf, curve in enumerate(curves):
             self.heights[leaf], self.widths[leaf] = curve
-        for node in reversed(self._cuts()):
+        for node in reversed(self.cuts()):
             self._update(node)
 
-    def _cuts(self) -> list[int]:
+    def cuts(self) -> list[int]:
         """Return the cuts, each before those below it."""
         found, work = [], [self.root]
         while work:
@@ -166,6 +166,6 @@ class SlicingTree:
     def nested(self) -> Nested:
         """Return the tree as nested cuts."""
         made: dict[int, Nested] = {leaf: leaf for leaf in range(self.leaves)}
-        for node in reversed(self._cuts()):
+        for node in reversed(self.cuts()):
             made[node] = (self.stacked[node], made[self.left[node]], made[self.right[node]])
         return made[self.root]

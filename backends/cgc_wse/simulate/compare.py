@@ -23,6 +23,7 @@ from cgc_wse.partition.planner import plan
 from cgc_wse.partition.program import Partitioned
 from cgc_wse.simulate.cases import Case, cases, source
 from cgc_wse.simulate.machine import Run, run
+from cgc_wse.simulate.travel import analytic, simulated, travels
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +95,27 @@ def table(rows: Iterable[Compared]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def collectives(device: Device) -> str:
+    """Return the errors of collectives and changes of layout alone, by kind, as Markdown."""
+    errors: dict[str, list[float]] = {}
+    for travel in travels():
+        cycles = simulated(travel, device).cycles
+        errors.setdefault(travel.name, []).append(abs(analytic(travel, device) / cycles - 1))
+    lines = ["| collective | cases | median | worst |", "|---|---:|---:|---:|"]
+    lines += [
+        f"| {name} | {len(found)} | {100 * median(found):.1f}% | {100 * max(found):.1f}% |"
+        for name, found in errors.items()
+    ]
+    every = [error for found in errors.values() for error in found]
+    lines += ["", f"{len(every)} cases: median {100 * median(every):.1f}%, worst {100 * max(every):.1f}%"]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Print the table."""
+    """Print both tables."""
     device = load_device(sys.argv[1] if len(sys.argv) > 1 else "tiny16")
     sys.stdout.write(table(compared(case, device) for case in cases()))
+    sys.stdout.write("\n" + collectives(device))
 
 
 if __name__ == "__main__":

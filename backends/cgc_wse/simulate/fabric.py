@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cgc_wse.partition.core_cost import Clock
@@ -28,7 +28,7 @@ class Flight:
     source: Core
     targets: frozenset[Core]
     words: int
-    paths: dict[Core, tuple[Core, ...]]
+    paths: Mapping[Core, tuple[Core, ...]]
     key: object = None
 
 

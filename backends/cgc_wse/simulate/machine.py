@@ -25,7 +25,6 @@ from cgc_wse.partition.program import (
     Buffer,
     Load,
     Local,
-    Message,
     Move,
     Partitioned,
     Step,
@@ -36,6 +35,8 @@ from cgc_wse.partition.program import (
     reads,
     writes,
 )
+from cgc_wse.simulate.arrays import given, inside, lengths, numpy_type, own, slices
+from cgc_wse.simulate.edge import Edge, Parcel
 from cgc_wse.simulate.fabric import Delivery, Fabric, Flight
 from cgc_wse.simulate.memory import Memories
 from cgc_wse.simulate.tiles import Arithmetic, combined
@@ -77,18 +78,6 @@ class _Core:
     arrays: dict[int, Array] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Part:
-    """A message of a step: what it carries, once it is known."""
-
-    step: int
-    index: int
-    message: Message
-    flight: Flight
-    payload: Array | None = None
-    next: list[int] = field(default_factory=list)
-
-
 def run(program: Partitioned, sizes: Mapping[str, int], arrays: Mapping[str, Any]) -> Run:
     """Run a program on `arrays` of its inputs and parameters by name.
 
@@ -104,29 +93,21 @@ class _Machine:
         self._program = program
         self._clock = clock_of(program.device)
         self._arithmetic = Arithmetic(sizes)
-        self._outside: dict[str, Array] = {name: np.asarray(array) for name, array in arrays.items()}
         self._fabric = Fabric(self._clock, self._delivered, self._injected, self._wake)
+        self._edge = Edge(self._clock, self._fabric, arrays)
         self._memories = Memories(program.device.memory, code_bytes(program))
         self._cores = {core: _Core([]) for core in self._memories.most}
-        self._by_buffer: dict[int, dict[Core, Tile]] = {}
-        self._parts: dict[int, list[_Part]] = {}
-        self._sends: dict[int, dict[Core, list[_Part]]] = {}
+        self._by_buffer: dict[int, Mapping[Core, Tile]] = {}
+        self._parts: dict[int, list[Parcel]] = {}
+        self._sends: dict[int, dict[Core, list[Parcel]]] = {}
         self._expected: dict[int, dict[Core, int]] = {}
         self._mail: defaultdict[tuple[int, Core], list[tuple[Tile, Array, float]]] = defaultdict(list)
         self._heads: dict[tuple[int, int], float] = {}
-        self._queue: list[int] = []
-        self._posted: dict[int, int] = {}
-        self._posted_at: defaultdict[int, float] = defaultdict(float)
-        self._entering = 0.0
-        self._leaving = 0.0
-        self._unstored: dict[str, int] = {}
-        self._stored_at: dict[str, float] = {}
-        self._results: dict[str, Array] = {}
         self._busy: defaultdict[Core, float] = defaultdict(float)
         self._started: dict[int, float] = {}
         self._ended: dict[int, float] = {}
         self._longest: dict[int, float] = {}
-        self._finished = 0.0
+        self._cycles: dict[tuple[int, tuple[int, ...]], float] = {}
 
     # ---- preparation
 
@@ -138,13 +119,13 @@ class _Machine:
         with np.errstate(all="ignore"):
             last = self._fabric.run()
         stuck = [core for core, state in self._cores.items() if state.at < len(state.program)]
-        if stuck or self._queue:
+        if stuck or self._edge.waiting:
             state = self._cores[stuck[0]] if stuck else None
-            where = f"core {stuck[0]} at step {state.program[state.at]}" if state else f"load {self._queue[0]}"
+            where = f"core {stuck[0]} at step {state.program[state.at]}" if state else f"load {self._edge.waiting[0]}"
             raise Deadlock(f"{len(stuck)} cores wait for what never comes: {where}")
         outputs = {name: self._gathered(buffer) for name, buffer in self._program.outputs.items()}
-        outputs |= {name: self._results[value] for name, value in self._program.outside.items()}
-        cycles = max([last, self._finished, *(core.time for core in self._cores.values())])
+        outputs |= {name: self._edge.result(value) for name, value in self._program.outside.items()}
+        cycles = max([last, self._edge.finished, *(core.time for core in self._cores.values())])
         return Run(
             outputs=outputs,
             cycles=cycles,
@@ -170,30 +151,28 @@ class _Machine:
         for core, steps in relevant.items():
             self._cores[core].program = list(steps)
         for buffer in program.resident:
-            array = whole_input(buffer, self._outside)
+            array = given(buffer, self._edge.arrays)
             for core, part in self._tile(buffer).items():
-                self._store_tile(core, buffer, array[_slices(part)].copy())
+                self._store_tile(core, buffer, array[slices(part)].copy())
         for buffer in program.freed.get(-1, ()):
             for core in self._tile(buffer):
                 self._release(core, buffer)
-        self._queue.sort(key=lambda index: (_load(program.steps[index]).posted, index))
+        self._edge.begin()
 
     def _routes(self, index: int, step: Step) -> None:
         """Make the messages of a step, and count what every core is to get."""
         found = messages(step)
         if isinstance(step, Load):
-            self._queue.append(index)
-            self._posted[index] = len(self._tile(step.result))
+            self._edge.expect_load(index, step, len(self._tile(step.result)))
         if isinstance(step, Store):
-            self._unstored[step.name] = len(found)
-            self._results[step.name] = np.zeros([size for _, size in step.source.shape], _numpy(step.source))
+            self._edge.expect_store(step, len(found))
         if isinstance(step, Local | View):
             return
-        parts: list[_Part] = []
-        sends: dict[Core, list[_Part]] = {}
+        parts: list[Parcel] = []
+        sends: dict[Core, list[Parcel]] = {}
         expected: dict[Core, int] = {}
         for at, message in enumerate(found):
-            part = _Part(index, at, message, self._fabric.flight(message.source, message.targets, message.words, None))
+            part = Parcel(index, at, message, self._fabric.flight(message.source, message.targets, message.words, None))
             part.flight.key = part
             parts.append(part)
             sends.setdefault(message.source, []).append(part)
@@ -203,7 +182,7 @@ class _Machine:
                 expected[core] = expected.get(core, 0) + 1
         self._parts[index], self._sends[index], self._expected[index] = parts, sends, expected
 
-    def _tile(self, buffer: Buffer) -> dict[Core, Tile]:
+    def _tile(self, buffer: Buffer) -> Mapping[Core, Tile]:
         if buffer.id not in self._by_buffer:
             self._by_buffer[buffer.id] = buffer.tiles()
         return self._by_buffer[buffer.id]
@@ -225,7 +204,7 @@ class _Machine:
         if isinstance(what, tuple):
             self._go_on(what, time)
         else:
-            self._load_next(time)
+            self._edge.load(time, self._parts)
 
     def _go_on(self, core: Core, time: float) -> None:
         state = self._cores[core]
@@ -263,11 +242,8 @@ class _Machine:
             part = self._tile(buffer).get(core)
             if part is None:
                 continue
-            self._store_tile(core, buffer, np.empty(_lengths(part), _numpy(buffer)))
-            self._posted[load] -= 1
-            self._posted_at[load] = max(self._posted_at[load], time)
-            if not self._posted[load]:
-                self._fabric.at(time, "load")
+            self._store_tile(core, buffer, np.empty(lengths(part), numpy_type(buffer)))
+            self._edge.make_room(load, time)
 
     # ---- local work
 
@@ -283,15 +259,19 @@ class _Machine:
         assert work is not None
         given = [_of(self._tile(buffer), core, buffer) for buffer in step.operands]
         operands = [
-            state.arrays[b.id] if b.id in state.arrays else np.zeros(_lengths(part), _numpy(b))
+            state.arrays[b.id] if b.id in state.arrays else np.zeros(lengths(part), numpy_type(b))
             for b, part in zip(step.operands, given, strict=True)
         ]
         tiles = [part for part in wanted if part is not None]
         made = self._arithmetic.local(step.node, operands, given, tiles)
         for buffer, array in zip(step.results, made, strict=True):
-            self._store_tile(core, buffer, _own(array))
-        names = zip(step.space, work, strict=True)
-        cycles = work_cycles(step.node, tuple((name, high - low) for (name, _), (low, high) in names), self._clock)
+            self._store_tile(core, buffer, own(array))
+        sizes = lengths(work)
+        known = self._cycles.get((id(step), sizes))
+        if known is None:
+            space = tuple((name, size) for (name, _), size in zip(step.space, sizes, strict=True))
+            known = self._cycles[id(step), sizes] = work_cycles(step.node, space, self._clock)
+        cycles = known
         state.time += cycles
         self._busy[core] += cycles
 
@@ -327,13 +307,13 @@ class _Machine:
             state.time = state.until
         return state.waiting > 0
 
-    def _offer(self, part: _Part, time: float) -> None:
+    def _offer(self, part: Parcel, time: float) -> None:
         """Send a message, or wait for the one that it hands on."""
         step = self._program.steps[part.step]
         source = reads(step)[0]
         core = part.message.source
         after = part.message.after
-        own = self._cores[core].arrays[source.id][_inside(part.message.region, self._tile(source)[core])]
+        own = self._cores[core].arrays[source.id][inside(part.message.region, self._tile(source)[core])]
         if after is None:
             part.payload = own.copy()
             self._fabric.send(part.flight, time)
@@ -349,7 +329,7 @@ class _Machine:
 
     def _injected(self, flight: Flight, time: float) -> None:
         part = flight.key
-        assert isinstance(part, _Part)
+        assert isinstance(part, Parcel)
         self._tick(part.message.source, time)
 
     def _tick(self, core: Core, time: float) -> None:
@@ -362,9 +342,11 @@ class _Machine:
 
     def _delivered(self, delivery: Delivery) -> None:
         part = delivery.flight.key
-        assert isinstance(part, _Part) and part.payload is not None
+        assert isinstance(part, Parcel) and part.payload is not None
         if delivery.core[0] == EDGE:
-            self._left(part, delivery.tail)
+            step = self._program.steps[part.step]
+            assert isinstance(step, Store)
+            self._edge.store(step, part, delivery.tail)
             return
         index, core = part.step, delivery.core
         state = self._cores[core]
@@ -385,80 +367,33 @@ class _Machine:
         if wanted is None:
             return
         state = self._cores[core]
-        array = np.zeros(_lengths(wanted), _numpy(step.result))
+        array = np.zeros(lengths(wanted), numpy_type(step.result))
         if array.dtype.kind == "f":
             array.fill(np.nan)
         own = self._tile(step.source).get(core) if not isinstance(step, Load) else None
         if own is not None and not isinstance(step, Load):
             shared = overlap(own, wanted)
             if shared is not None:
-                array[_inside(shared, wanted)] = state.arrays[step.source.id][_inside(shared, own)]
+                array[inside(shared, wanted)] = state.arrays[step.source.id][inside(shared, own)]
         ends = (
             [m for m in self._parts[index] if not m.next and core in m.flight.targets] if isinstance(step, Sum) else []
         )
         if isinstance(step, Sum):
             for end in ends:
                 assert end.payload is not None
-                at = _inside(end.message.region, wanted)
+                at = inside(end.message.region, wanted)
                 array[at] = combined(step.kind, array[at], end.payload)
         else:
             for region, payload, _ in arrived:
-                array[_inside(region, wanted)] = payload
+                array[inside(region, wanted)] = payload
         state.arrays[step.result.id] = array
-
-    # ---- the west edge
-
-    def _load_next(self, time: float) -> None:
-        """Let the next loads onto the link off the wafer, once their cores have made room."""
-        while self._queue:
-            index = self._queue[0]
-            step = _load(self._program.steps[index])
-            if self._posted[index] or self._unstored.get(step.name, 0):
-                return
-            self._queue.pop(0)
-            source = (
-                self._results[step.name] if step.name in self._unstored else whole_input(step.result, self._outside)
-            )
-            ready = max(time, self._posted_at[index], self._stored_at.get(step.name, 0.0))
-            for part in self._parts[index]:
-                part.payload = source[_slices(part.message.region)].copy()
-                self._entering = max(self._entering, ready) + part.message.words * self._clock.outside
-                self._fabric.enter(part.flight, self._entering)
-
-    def _left(self, part: _Part, time: float) -> None:
-        step = self._program.steps[part.step]
-        assert isinstance(step, Store) and part.payload is not None
-        self._leaving = max(self._leaving, time) + part.message.words * self._clock.outside
-        self._results[step.name][_slices(part.message.region)] = part.payload
-        self._unstored[step.name] -= 1
-        self._finished = max(self._finished, self._leaving)
-        self._stored_at[step.name] = self._leaving
-        if not self._unstored[step.name]:
-            self._fabric.at(self._leaving, "load")
 
     def _gathered(self, buffer: Buffer) -> Array:
         """Return a tensor from the cores that hold it."""
-        found = np.zeros([size for _, size in buffer.shape], _numpy(buffer))
+        found = np.zeros([size for _, size in buffer.shape], numpy_type(buffer))
         for core, part in self._tile(buffer).items():
-            found[_slices(part)] = self._cores[core].arrays[buffer.id]
+            found[slices(part)] = self._cores[core].arrays[buffer.id]
         return found
-
-
-def whole_input(buffer: Buffer, arrays: Mapping[str, Array]) -> Array:
-    """Return an input as the wafer computes with it."""
-    array = arrays[buffer.home or buffer.value]
-    return np.asarray(array, _numpy(buffer))
-
-
-def _numpy(buffer: Buffer) -> Any:
-    if buffer.dtype == "bool":
-        return np.dtype("?")
-    return np.dtype("i8") if buffer.dtype in ("i64", "i32") else np.dtype("f4")
-
-
-def _own(array: Array) -> Array:
-    """Return an array that shares no memory with others, as a core's own tile."""
-    return array if array.base is None else array.copy()
 
 
 def _load(step: Step) -> Load:
@@ -473,16 +408,3 @@ def _of(tiles: Mapping[Core, Tile], core: Core, buffer: Buffer) -> Tile:
     found = tile(buffer.layout, buffer.shape, core[1] - buffer.area.y, core[0] - buffer.area.x)
     assert found is not None, "an operand lies with every core that works"
     return found
-
-
-def _lengths(part: Tile) -> tuple[int, ...]:
-    return tuple(high - low for low, high in part)
-
-
-def _slices(part: Tile) -> tuple[slice, ...]:
-    return tuple(slice(low, high) for low, high in part)
-
-
-def _inside(part: Tile, outer: Tile) -> tuple[slice, ...]:
-    """Return where a part stands in a tile."""
-    return tuple(slice(p[0] - o[0], p[1] - o[0]) for p, o in zip(part, outer, strict=True))

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +21,9 @@ from cgc.ir.ops import Gather, Position, Reduce, ReduceKind, Scatter, Slice
 from cgc.ir.types import TensorType
 from cgc_wse.partition.layout import Tile
 from cgc_wse.partition.rules import shape_of
+from cgc_wse.simulate.arrays import lengths
+
+_Key: TypeAlias = tuple[int, tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]
 
 
 class Arithmetic:
@@ -29,6 +31,7 @@ class Arithmetic:
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self._sizes = sizes
+        self._nodes: dict[_Key, tuple[Node, Node]] = {}
 
     def local(
         self, node: Node, operands: Sequence[Array], given: Sequence[Tile], wanted: Sequence[Tile]
@@ -52,14 +55,19 @@ class Arithmetic:
         return found
 
     def _on(self, node: Node, given: Sequence[Tile], wanted: Sequence[Tile]) -> Node:
-        """Return the node with the types of tiles."""
-        op = node.op
-        if isinstance(op, Slice):
-            size = wanted[0][node.outputs[0].type.axis(op.into.name)]
-            op = replace(op, start=evaluate(op.start, self._sizes), into=Dim(op.into.name, size[1] - size[0]))
-        inputs = tuple(_typed(v, _lengths(t)) for v, t in zip(node.inputs, given, strict=True))
-        outputs = tuple(_typed(v, _lengths(t)) for v, t in zip(node.outputs, wanted, strict=True))
-        return Node(op, inputs, outputs)
+        """Return the node with the types of tiles; tiles of equal sizes share one."""
+        key = (id(node), tuple(map(lengths, given)), tuple(map(lengths, wanted)))
+        found = self._nodes.get(key)
+        if found is None:
+            op = node.op
+            if isinstance(op, Slice):
+                size = key[2][0][node.outputs[0].type.axis(op.into.name)]
+                op = replace(op, start=evaluate(op.start, self._sizes), into=Dim(op.into.name, size))
+            inputs = tuple(_typed(value, shape) for value, shape in zip(node.inputs, key[1], strict=True))
+            outputs = tuple(_typed(value, shape) for value, shape in zip(node.outputs, key[2], strict=True))
+            # The node itself is kept with the copy: its identity is the key.
+            found = self._nodes[key] = (node, Node(op, inputs, outputs))
+        return found[1]
 
     def _reduce(self, node: Node, op: Reduce, x: Array) -> Array:
         """A mean is the sum of what a core has over the number of all entries, so that means of parts add up."""
@@ -80,7 +88,7 @@ class Arithmetic:
         start, end = given[0][node.inputs[0].type.axis(dim)]
         inside = (index >= start) & (index < end)
         if not inside.any():
-            return np.zeros(_lengths(wanted), table.dtype)
+            return np.zeros(lengths(wanted), table.dtype)
         found = self._on(node, given, [wanted])
         (picked,) = apply(found, [table, np.where(inside, index - start, 0)])
         if inside.all():
@@ -117,11 +125,6 @@ class Arithmetic:
         return found[:-1]
 
 
-def _lengths(tile: Tile) -> tuple[int, ...]:
-    return tuple(high - low for low, high in tile)
-
-
-@lru_cache(maxsize=20_000)
 def _typed(value: Value, shape: tuple[int, ...]) -> Value:
     dims = tuple(Dim(dim.name, size) for dim, size in zip(value.type.dims, shape, strict=True))
     return Value(value.name, TensorType(dims, value.type.dtype))

@@ -72,7 +72,7 @@ def _flops(program: Program, job: Job, *, published: bool) -> int:
     if not published:
         return training_flops(program.graph, {**dict(job.sizes), "batch": job.sequences})
     sizes = dict(program.arguments)
-    layers, width, vocab = (int(sizes[name]) for name in ("layers", "width", "vocab"))
+    layers, width, vocab = (int(str(sizes[name])) for name in ("layers", "width", "vocab"))
     return published_flops(layers, width, vocab, job.tokens, job.seq)
 
 

@@ -110,7 +110,9 @@ def _parts(search: Search, works: tuple[StageWork, ...], job: Job, device: Devic
     for s, work in enumerate(works):
         for kernel in work.kernels:
             costs, scalars = search.costs(kernel, choice.slices[s]), streams(kernel)
-            for direction, index, first, last in _directions(work, job, choice.stored[s], last=s == len(works) - 1):
+            for direction, index, first, last in _directions(
+                work, job, choice.stored[s], turns=s == len(works) - 1 and work.stage.runs == 1
+            ):
                 cost, at = costs[index], choice.layout
                 cycles = Cycles(float(cost.compute[at]), float(cost.sram[at]), float(cost.fabric[at]))
                 streamed = scalars[index] * job.number / device.off_wafer
@@ -123,7 +125,7 @@ def _parts(search: Search, works: tuple[StageWork, ...], job: Job, device: Devic
 
 
 def _directions(
-    work: StageWork, job: Job, stored: tuple[int, ...], *, last: bool
+    work: StageWork, job: Job, stored: tuple[int, ...], *, turns: bool
 ) -> Iterator[tuple[Direction, int, int, int]]:
     """Yield (direction, index into `Search.costs`, first run, run after the last)."""
     runs = work.stage.runs
@@ -132,9 +134,9 @@ def _directions(
         return
     yield "backward", 1, 0, runs
     levels = stored or (runs,)
-    # The first runs are those that store most. The last stage turns round where it is and makes nothing again.
+    # The first runs are those that store most. A last stage that runs once `turns` at once and makes nothing again.
     for level, (at_least, more) in enumerate(zip(levels, (*levels[1:], 0), strict=True)):
-        if at_least > more and not last:
+        if at_least > more and not turns:
             yield "again", 2 + level, more, at_least
 
 
@@ -178,8 +180,7 @@ def _memory(search: Search, job: Job, choice: Choice, cores: int) -> tuple[Figur
             continue
         for level, (at_least, more) in enumerate(zip(runs, (*runs[1:], 0), strict=True)):
             stored += (at_least - more) * float(search.stored(s, level, choice.sequences)[at])
-    in_work = float(search.work(choice.slices)[at])
-    passing = float(search.buffers(max(choice.slices))[at])
+    in_work, passing = search.in_work(choice.slices, at)
     number = f"{job.number} B ({job.precision})"
     kept = (
         "what enters every layer, and more of it where there is room"

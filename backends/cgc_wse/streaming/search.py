@@ -16,10 +16,13 @@ import numpy as np
 from cgc.program import Device
 from cgc_wse.job import Job
 from cgc_wse.streaming.layout import Cost, Floats, Wafer
-from cgc_wse.streaming.work import KernelWork, StageWork
+from cgc_wse.streaming.work import KernelWork, OtherProduct, StageWork
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 """Into how many passes a batch, and into how many slices a pass, is cut."""
+
+MOST_BETWEEN = 16
+"""Sizes tried between two of the ladder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,16 @@ def cut(count: int) -> list[int]:
     return list(dict.fromkeys(-(-count // parts) for parts in (*LADDER, count) if parts <= count))
 
 
+def between(count: int, sizes: Sequence[int], size: int) -> list[int]:
+    """Return the sizes of equal parts of `count` between the neighbours of `size` in a ladder, the largest first."""
+    at = sizes.index(size)
+    high = sizes[at - 1] if at else size
+    low = sizes[at + 1] if at + 1 < len(sizes) else size
+    parts = range(-(-count // high), -(-count // low) + 1)
+    found = dict.fromkeys(-(-count // number) for number in parts)
+    return [one for one in list(found)[:: -(-len(found) // MOST_BETWEEN)] if one not in sizes]
+
+
 class Search:
     """A job on a device, for all layouts at once."""
 
@@ -95,23 +108,35 @@ class Search:
     def best(self) -> Choice | None:
         """Return the fastest choice, the first of equals; None where nothing fits."""
         found: Choice | None = None
-        for sequences in cut(self._job.batch):
-            passes = -(-self._job.batch // sequences)
-            last = self._job.batch - (passes - 1) * sequences
-            if (self.boundary(sequences) > self._device.memory).all():
+        sizes = cut(self._job.batch)
+        for sequences in sizes:
+            found = self._better(found, sequences, cut(sequences))
+        if found is None:
+            return None
+        # Between the sizes of the ladder there may be better ones: as many slices, and other passes.
+        parts = -(-found.sequences // max(found.slices))
+        for sequences in between(self._job.batch, sizes, found.sequences):
+            found = self._better(found, sequences, [-(-sequences // count) for count in {parts, parts + 1}])
+        return found
+
+    def _better(self, found: Choice | None, sequences: int, slices: Sequence[int]) -> Choice | None:
+        """Return the fastest choice with so many sequences a pass, in one of the slices, or else what was found."""
+        passes = -(-self._job.batch // sequences)
+        last = self._job.batch - (passes - 1) * sequences
+        if (self.boundary(sequences) > self._device.memory).all():
+            return found
+        for slice_ in slices:
+            one = self._pass(sequences, slice_)
+            if not np.isfinite(one.seconds).any():
                 continue
-            for slice_ in cut(sequences):
-                one = self._pass(sequences, slice_)
-                if not np.isfinite(one.seconds).any():
-                    continue
-                total = passes * one.seconds
-                if last != sequences:
-                    total = (passes - 1) * one.seconds + self._pass(last, min(slice_, last)).seconds
-                index = int(np.argmin(total))
-                if found is None or total[index] < found.seconds:
-                    stored = tuple(tuple(int(runs[index]) for runs in stage) for stage in one.stored)
-                    slices = tuple(int(s[index]) for s in one.slices)
-                    found = Choice(index, sequences, passes, stored, slices, float(total[index]))
+            total = passes * one.seconds
+            if last != sequences:
+                total = (passes - 1) * one.seconds + self._pass(last, min(slice_, last)).seconds
+            index = int(np.argmin(total))
+            if found is None or total[index] < found.seconds:
+                stored = tuple(tuple(int(runs[index]) for runs in stage) for stage in one.stored)
+                chosen = tuple(int(s[index]) for s in one.slices)
+                found = Choice(index, sequences, passes, stored, chosen, float(total[index]))
         return found
 
     def least(self, sequences: int) -> float:
@@ -143,9 +168,52 @@ class Search:
         """Return the bytes of a core for what one run of a stage stores at a level beside what enters it."""
         return self._number * self.wafer.entries(self._works[stage].levels[level], sequences)
 
-    def work(self, slices: Sequence[int]) -> Floats:
-        """Return the bytes of a core for what is in work inside a stage at most."""
-        return _largest([self._work(stage, slice_) for stage, slice_ in enumerate(slices)])
+    def in_work(self, slices: Sequence[int], layout: int) -> tuple[float, float]:
+        """Return the bytes of a core for the stage in work that has most: tensors, and what passes the core."""
+        pairs = [
+            (float(self._work(stage, slice_)[layout]), float(self.buffers(slice_)[layout]))
+            for stage, slice_ in enumerate(slices)
+        ]
+        return max(pairs, key=sum)
+
+    @property
+    def stages(self) -> int:
+        """The number of stages."""
+        return len(self._works)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of a core."""
+        return self._device.memory
+
+    @property
+    def trains(self) -> bool:
+        """Whether sequences go back as well."""
+        return self._training
+
+    @property
+    def stores(self) -> bool:
+        """Whether more may be stored than what enters a layer."""
+        return self._training and not self._job.recompute
+
+    def runs(self, stage: int) -> int:
+        """Return how often a stage runs."""
+        return self._works[stage].stage.runs
+
+    def work_of(self, stage: int, slice_: int) -> Floats:
+        """Return the bytes of a core for what is in work inside one stage."""
+        return self._work(stage, slice_)
+
+    def slice_seconds(self, stage: int, slice_: int) -> tuple[Floats, tuple[Floats, ...], Floats]:
+        """Return the seconds of one run for one slice: forward, made again at every level, back."""
+        found = self._slice(stage, slice_)
+        return found.forward, found.again, found.back
+
+    def falls(self, stage: int) -> bool:
+        """Return whether a stage has ops that may take less time for more sequences, by rounding."""
+        kernels = self._works[stage].kernels
+        ops = (op for kernel in kernels for part in (kernel.forward, kernel.back, *kernel.again) for op, _ in part)
+        return any(isinstance(op, OtherProduct) for op in ops)
 
     def _work(self, stage: int, slice_: int) -> Floats:
         key = stage, slice_
@@ -158,8 +226,10 @@ class Search:
     def _pass(self, sequences: int, slice_: int) -> _Pass:
         """Return a pass whose looped stages are worked on in slices of `slice_` sequences."""
         looped = [s for s, work in enumerate(self._works) if work.stage.runs > 1]
-        free = self._device.memory - self.boundary(sequences) - self.buffers(slice_)
-        in_work = _largest([self._work(s, slice_) for s in looped]) if looped else np.zeros_like(free)
+        free = self._device.memory - self.boundary(sequences)
+        in_work = np.zeros_like(free)
+        if looped:
+            in_work = self.buffers(slice_) + _largest([self._work(s, slice_) for s in looped])
         left = free - in_work
         fits = left >= 0
         stored: list[tuple[Floats, ...]] = []
@@ -200,7 +270,7 @@ class Search:
         key = stage, sequences
         if key not in self._alone:
             sizes = cut(sequences)
-            work = np.stack([self._work(stage, size) for size in sizes])
+            work = np.stack([self._work(stage, size) + self.buffers(size) for size in sizes])
             seconds = np.stack([self._stage(stage, sequences, size, ()) for size in sizes])
             self._alone[key] = _Alone(tuple(sizes), work, seconds)
         alone = self._alone[key]
@@ -209,12 +279,12 @@ class Search:
         return possible.min(axis=0), np.array(alone.sizes, dtype=np.float64)[which]
 
     def _stage(self, stage: int, sequences: int, slice_: int, stored: tuple[Floats, ...]) -> Floats:
-        """Return the seconds of all runs of a stage in a pass. The last stage turns round slice by slice."""
+        """Return the seconds of all runs of a stage in a pass; a last stage that runs once turns round at once."""
         found, runs = self._directions(stage, sequences, slice_), self._works[stage].stage.runs
         if not self._training:
             return runs * found.forward
         seconds = runs * (found.forward + found.back)
-        if stage == len(self._works) - 1:
+        if runs == 1 and stage == len(self._works) - 1:
             return seconds
         if not stored:
             return seconds + runs * found.again[0]

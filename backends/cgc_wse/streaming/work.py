@@ -252,7 +252,7 @@ def _entries(flat: FlatStage, roots: Iterable[int]) -> int:
 def _forward(flat: FlatStage, applications: Iterable[Application], dims: TokenDims) -> Iterator[tuple[Op, int]]:
     for application in applications:
         if isinstance(application.op, Dot):
-            yield _product(flat, application, dims), application.times
+            yield product_of(flat, application, dims), application.times
         else:
             found = _pass(flat, application, dims)
             if found is not None:
@@ -269,7 +269,7 @@ def _pass(flat: FlatStage, application: Application, dims: TokenDims) -> VectorP
     return VectorPass(dims.features(largest), isinstance(application.op, Reduce))
 
 
-def _product(flat: FlatStage, application: Application, dims: TokenDims) -> Op:
+def product_of(flat: FlatStage, application: Application, dims: TokenDims) -> Op:
     left, right = (flat.tensors[i] for i in application.operands)
     result = flat.tensors[application.results[0]].shape
     union = {**left.shape, **right.shape}
@@ -310,7 +310,7 @@ def _back(flat: FlatStage, applications: Iterable[Application], dims: TokenDims)
             if found is not None:
                 yield found, application.times
             continue
-        product = _product(flat, application, dims)
+        product = product_of(flat, application, dims)
         for operand in wanted:
             if isinstance(product, WeightProduct) and operand.param:
                 yield WeightGradient(product.inner, product.outer), application.times

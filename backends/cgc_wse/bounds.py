@@ -1,0 +1,76 @@
+"""What no plan can beat: a lower bound on the time of a step, for each way to run. It holds under the model's own
+costs.
+
+Resident: the cores that all blocks need for their work, memory and borders are those of the wafer, whatever their
+rectangles and their order. Streaming: one layout for all layers, any passes and slices, whatever is stored where it
+fits. Decoding: every core computes and reads all the time. The link off the wafer is counted in all three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cgc_wse.job import GRADIENT_BYTES
+from cgc_wse.mode import Workload
+from cgc_wse.place.blocks import least_cycles
+from cgc_wse.plan import Plan
+from cgc_wse.resident import block_of
+from cgc_wse.streaming.bound import least_seconds
+from cgc_wse.streaming.search import Search
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """No plan of the kind that `formula` describes takes fewer than `seconds` for a step."""
+
+    seconds: float
+    formula: str
+
+    def gap(self, plan: Plan) -> float:
+        """Return by what part a plan's step is longer: 0 is the best there can be."""
+        return plan.seconds / self.seconds - 1
+
+
+def bound_of(plan: Plan, workload: Workload) -> Bound:
+    """Return the bound on plans of the same job, device and mode."""
+    if plan.job.purpose == "decode":
+        return _decoding(plan)
+    return _resident(plan) if plan.mode == "resident" else _streaming(plan, workload)
+
+
+def _figure(plan: Plan, name: str) -> float:
+    """Return a part of the time of a step; 0 where it has none of that name."""
+    return next((figure.value for figure in plan.time if figure.name == name), 0.0)
+
+
+def _resident(plan: Plan) -> Bound:
+    job, device = plan.job, plan.device
+    placed = [one for phase in plan.phases for one in phase.placed]
+    blocks = [block_of(one.kernel, one.bytes, job, device) for one in placed]
+    turns, link = job.batch + plan.depth - 1, _figure(plan, "off-wafer")
+    pipeline = turns * least_cycles(blocks, device.columns, device.rows) / device.clock
+    optimizer = _figure(plan, "optimizer")
+    # What neither the slowest block nor the optimizer sets is the same for every placement.
+    rest = plan.seconds - max(_figure(plan, "pipeline"), link) - optimizer
+    if optimizer:
+        state = job.number + GRADIENT_BYTES + job.optimizer_state
+        read = sum(one.kernel.parameters for one in placed) * state
+        rest += read / (device.read * device.cores * device.clock)
+    text = "work, memory and borders of all blocks on the cores there are, in any rectangles; the link"
+    return Bound(max(pipeline, link) + rest, text)
+
+
+def _streaming(plan: Plan, workload: Workload) -> Bound:
+    search = Search(workload.works, plan.job, plan.device)
+    rest = plan.seconds - _figure(plan, "layers")
+    text = "any one layout, any passes and slices, whatever is stored where it fits; the link"
+    return Bound(least_seconds(search, plan.job.batch) + rest, text)
+
+
+def _decoding(plan: Plan) -> Bound:
+    device, batch = plan.device, plan.job.batch
+    macs = sum(phase.runs * one.kernel.forward.macs for phase in plan.phases for one in phase.placed)
+    cycles = max(batch * macs / device.multiply_adds, plan.bytes / device.read)
+    link = _figure(plan, "streaming")
+    text = "multiply-adds, and all that is held read once, on all cores; the link"
+    return Bound(max(cycles / (device.cores * device.clock), link), text)

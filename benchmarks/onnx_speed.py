@@ -1,0 +1,233 @@
+"""Tokens per second of ONNX models in ONNX Runtime on this processor: cgc's beside those that optimum and
+onnxruntime-genai's builder make of the same weights, and for prefill also torch's.
+
+Prefill reads a prompt, decoding gives one more token to each sequence of a batch behind so many known ones. All
+sessions have the same options and run by IO binding; models whose attention lets a cache grow in place (cgc's
+`--runtime ort` and the builder's) get buffers, the others hand their caches out and in. Rounds of all models are
+interleaved, and cgc is compared with each peer by the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.onnx_peers import builder_command, cgc_command, measure, older_python, peer_commands, prepared
+
+CELLS = (
+    ("prefill", 1, 128),
+    ("prefill", 1, 1024),
+    ("decode", 1, 128),
+    ("decode", 1, 1024),
+    ("decode", 8, 128),
+    ("decode", 8, 1024),
+)
+"""What is run, the batch, and the length of the prompt or of what is known."""
+OWN: Mapping[str, tuple[str, ...]] = {
+    "cgc ort": ("--kv-cache", "--runtime", "ort", "--unpadded"),
+    "cgc": ("--kv-cache",),
+}
+INT4 = ("--quantize", "int4", "--block", "32")
+HEADS = {"gpt2": (12, 64), "llama": (4, 64)}
+"""Heads of keys and the size of each."""
+SECONDS = 0.6
+"""How long a cell of a model is run in one round, at least once."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to run: `kind` prefill or decode."""
+
+    kind: str
+    batch: int
+    length: int
+
+    @property
+    def tokens(self) -> int:
+        """New tokens of a run."""
+        return self.batch * (self.length if self.kind == "prefill" else 1)
+
+
+class Loaded:
+    """A model in a session, ready to run cells."""
+
+    def __init__(self, path: Path, usual: tuple[int, int]) -> None:
+        import onnxruntime
+
+        self._usual = usual
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = 2
+        self._ort = onnxruntime
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._inputs = {value.name: value for value in self._session.get_inputs()}
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        self._in_place = b"GroupQueryAttention" in path.read_bytes()
+
+    @property
+    def decodes(self) -> bool:
+        """Tell whether it has a cache."""
+        return any(name.startswith("past") for name in self._inputs)
+
+    def prepare(self, cell: Cell) -> Callable[[], None]:
+        """Return what runs a cell once."""
+        past = 0 if cell.kind == "prefill" else cell.length
+        new = cell.length if cell.kind == "prefill" else 1
+        random = np.random.default_rng(0)
+        binding = self._session.io_binding()
+        given = {
+            "input_ids": random.integers(0, 32000, (cell.batch, new)),
+            "attention_mask": np.ones((cell.batch, past + new), np.int64),
+            "position_ids": np.tile(np.arange(past, past + new), (cell.batch, 1)),
+        }
+        given["tokens"] = given["input_ids"]
+        kept: list[Any] = []
+        for name in self._inputs:
+            if name in given:
+                kept.append(self._ort.OrtValue.ortvalue_from_numpy(given[name]))
+                binding.bind_ortvalue_input(name, kept[-1])
+        for name in self._outputs:
+            if not name.startswith("present") or not self._in_place:
+                binding.bind_output(name, "cpu")
+        for name, value in self._inputs.items():
+            if name.startswith("past"):
+                self._bind_cache(binding, name, value, (cell, past, new), kept)
+
+        def run() -> None:
+            assert kept
+            self._session.run_with_iobinding(binding)
+
+        return run
+
+    def _cache_shape(self, shape: list[Any]) -> tuple[int, int]:
+        """Return heads and what each holds; an exporter may leave them open."""
+        known = (shape[1], shape[3])
+        return tuple(size if isinstance(size, int) else usual for size, usual in zip(known, self._usual, strict=True))
+
+    def _bind_cache(self, binding: Any, name: str, value: Any, sizes: tuple[Cell, int, int], kept: list[Any]) -> None:
+        cell, past, new = sizes
+        heads, head = self._cache_shape(value.shape)
+        length = past + new if self._in_place else past
+        shape = (cell.batch, heads, length, head)
+        array = np.random.default_rng(1).standard_normal(shape, np.float32) * np.float32(0.1)
+        kept.append(self._ort.OrtValue.ortvalue_from_numpy(array))
+        binding.bind_ortvalue_input(name, kept[-1])
+        if self._in_place:
+            binding.bind_ortvalue_output(name.replace("past_key_values", "present"), kept[-1])
+
+
+def seconds(run: Callable[[], None]) -> float:
+    """Return the seconds of one run: the median of as many as fit into `SECONDS`."""
+    taken: list[float] = []
+    while not taken or sum(taken) < SECONDS:
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    return median(taken)
+
+
+def models(family: str, folder: Path, optimum: str) -> dict[str, dict[str, Path]]:
+    """Return the models to compare by precision and name, exported where they are not there yet."""
+    source, hub = prepared(folder, family)
+    log = folder / "log"
+    found: dict[str, dict[str, Path]] = {"fp32": {}, "int4": {}}
+    jobs: list[tuple[str, str, list[str], Path]] = []
+    for name, flags in OWN.items():
+        for precision, more in (("fp32", ()), ("int4", INT4)):
+            out = folder / f"{family}_speed_{name.replace(' ', '_')}_{precision}"
+            jobs.append((precision, name, cgc_command(source, hub, out, *flags, *more), out))
+    for name, (command, out) in peer_commands(family, hub, folder, optimum).items():
+        jobs.append(("fp32", name, command, out))
+    if family == "llama":
+        out = folder / "llama_builder_int4"
+        jobs.append(("int4", "builder", builder_command(hub, out, "int4"), out))
+    for precision, name, command, out in jobs:
+        if not (out / "model.onnx").exists():
+            out.mkdir(exist_ok=True)
+            measure(command, log)
+        found[precision][name] = out / "model.onnx"
+    return found
+
+
+def compare(paths: Mapping[str, Path], rounds: int, usual: tuple[int, int]) -> dict[str, Any]:
+    """Return, for each cell, tokens per second by model, and cgc's best against the best peer."""
+    loaded = {name: Loaded(path, usual) for name, path in paths.items()}
+    result: dict[str, Any] = {}
+    for kind, batch, length in CELLS:
+        cell = Cell(kind, batch, length)
+        runs = {name: one.prepare(cell) for name, one in loaded.items() if kind == "prefill" or one.decodes}
+        for run in runs.values():
+            run()
+        taken: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(rounds):
+            for name, run in runs.items():
+                taken[name].append(seconds(run))
+        peers = [name for name in runs if name not in OWN]
+        ratios = {
+            peer: median(theirs / ours for theirs, ours in zip(taken[peer], taken["cgc ort"], strict=True))
+            for peer in peers
+        }
+        result[f"{kind} {batch}x{length}"] = {
+            "tokens_per_second": {name: cell.tokens / median(times) for name, times in taken.items()},
+            "cgc_ort_times_faster": ratios,
+        }
+    return result
+
+
+def table(title: str, result: Mapping[str, Any]) -> Table:
+    """Return one precision of one family as a table."""
+    names = list(next(iter(result.values()))["tokens_per_second"])
+    shown = Table(title=f"{title}: tokens per second")
+    shown.add_column("")
+    for name in names:
+        shown.add_column(name, justify="right")
+    shown.add_column("cgc ort ÷ best peer", justify="right")
+    for cell, found in result.items():
+        speeds, ratios = found["tokens_per_second"], found["cgc_ort_times_faster"]
+        least = f"{min(ratios.values()):.2f}" if ratios else "no peer"
+        shown.add_row(cell, *(f"{speeds[name]:.0f}" if name in speeds else "-" for name in names), least)
+    return shown
+
+
+def run_all(folder: Path, rounds: int, families: tuple[str, ...] = ("gpt2", "llama")) -> dict[str, Any]:
+    """Measure all families and precisions."""
+    optimum = older_python(folder / "optimum")
+    result: dict[str, Any] = {}
+    for family in families:
+        for precision, paths in models(family, folder, optimum).items():
+            result[f"{family} {precision}"] = compare(paths, rounds, HEADS[family])
+    return result
+
+
+def main() -> None:
+    """Measure, print the tables, and write the JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each cell")
+    parser.add_argument("--family", action="append", choices=["gpt2", "llama"], help="only this one")
+    parser.add_argument("--json", type=Path, help="where to write the result as JSON")
+    parser.add_argument("--folder", type=Path, help="where to keep weights, models and optimum's environment")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = arguments.folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        result = run_all(folder, arguments.rounds, tuple(arguments.family or ("gpt2", "llama")))
+    for title, found in result.items():
+        Console(width=150).print(table(title, found))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
