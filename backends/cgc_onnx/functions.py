@@ -86,8 +86,8 @@ class Structure:
         """Return how a function wants its parameters stored, in order."""
         return self._layouts[function]
 
-    def write(self, scope: Scope, region: Region) -> list[Tensor]:
-        """Write all nodes of `region`, whose arguments `scope` already defines, and return its results."""
+    def write(self, scope: Scope, region: Region) -> None:
+        """Write all nodes of `region`, whose arguments `scope` already defines."""
         for node in region.nodes:
             scope.writer.source = "" if node.location == NOWHERE else str(node.location)
             match node.op:
@@ -102,7 +102,6 @@ class Structure:
             for value, operand in zip(node.outputs, results, strict=True):
                 scope.define(value, operand)
         scope.writer.source = ""
-        return [scope.tensor(value) for value in region.results]
 
     def _joined(self, scope: Scope, node: Node) -> Joined:
         first, second = (scope.tensor(value) for value in node.inputs)
@@ -136,7 +135,8 @@ class Structure:
     ) -> list[Tensor]:
         for index, (argument, value) in enumerate(zip(body.arguments, operands, strict=True)):
             inner.define(argument, outer.tensor(value) if index < tensors else outer.operand(value))
-        return self.write(inner, body)
+        self.write(inner, body)
+        return [inner.tensor(value) for value in body.results]
 
     def _repeat(self, scope: Scope, node: Node, op: Repeat) -> Sequence[Operand]:
         loose = op.carried + op.shared

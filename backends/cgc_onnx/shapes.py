@@ -43,6 +43,7 @@ class Shapes:
         self.shared: dict[str, tuple[Shared, Tensor]] = {}
         self.top = top
         self._arguments = tuple(arguments)
+        self._origins: dict[str, Tensor] = {}
         self._vectors: dict[Size, str] = {}
         self._scalars: dict[Size, str] = {}
         self._unsqueezed: dict[tuple[str, tuple[int, ...]], str] = {}
@@ -135,12 +136,14 @@ class Shapes:
         return total
 
     def reshape(self, x: Tensor, dims: Sequence[Dim], wish: str) -> Tensor:
-        """Return `x` with its entries, in order, laid out as `dims`."""
+        """Return `x` with its entries, in order, laid out as `dims`; where it was laid out before, from how it was."""
+        x = self._origins.get(x.name, x)
         old = [self.fixed(dim.size) for dim in x.dims]
         new = [self.fixed(dim.size) for dim in dims]
         if old == new:
             return replace(x, dims=tuple(dims))
         name = self.writer.one("Reshape", (x.name, self._shape(old, new)), wish)
+        self._origins[name] = x
         return self.writer.note(Tensor(name, tuple(dims), x.dtype))
 
     def _shape(self, old: Sequence[Size], new: Sequence[Size]) -> str:

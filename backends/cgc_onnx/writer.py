@@ -168,7 +168,19 @@ class Writer:
             renamed[copy] = wanted or copy
             outputs.append(renamed[copy])
         self._rename({old: new for old, new in renamed.items() if old != new})
+        self._drop_unused(outputs)
         return outputs
+
+    def _drop_unused(self, outputs: Sequence[str]) -> None:
+        """Drop nodes that nothing reads: runtimes run them all the same."""
+        read = set(outputs)
+        kept: list[Node] = []
+        for node in reversed(self.nodes):
+            if read.intersection(node.outputs):
+                kept.append(node)
+                read.update(node.inputs)
+        self.nodes = kept[::-1]
+        self.values = [tensor for tensor in self.values if tensor.name in read]
 
     def _rename(self, new: dict[str, str]) -> None:
         if not new:
