@@ -130,6 +130,9 @@ def _pipelined(plan: Plan) -> tuple[list[Span], str]:
     times = [_seconds(plan, placed, training) for _, placed in layers]
     spans = _one_forward_one_back(layers, times, sequences, training)
     end = max((span.start + span.seconds for span in spans), default=0.0)
+    crossing = next((figure.value for figure in plan.time if figure.name == "wafer crossing"), 0.0)
+    spans.append(Span("fabric", "from one side of the wafer to the other", "outside", end, crossing))
+    end += crossing
     kinds: tuple[tuple[str, str, Kind], ...] = (
         ("gradients", "gradients of all wafers are summed", "outside"),
         ("optimizer", "the optimizer's pass", "optimizer"),

@@ -12,13 +12,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from cgc.decoding import decoding
-from cgc.diagnostics import InputError
 from cgc.interpret import interpret
 from cgc.ir.dims import evaluate
 from cgc.ir.graph import Graph
 from cgc.passes.adamw import FIRST, NEW, RATE, SECOND, STEP, adamw
 from cgc.passes.inline import inline
+from cgc.passes.kv_cache import NoCache, with_kv_cache
 from cgc.passes.loss import NotALanguageModel
 from cgc.passes.unroll import unroll
 from cgc.program import Program
@@ -89,18 +88,19 @@ def _training(program: Program, batch: int, seq: int) -> Flat:
 
 
 def _forward(program: Program, mode: Mode, batch: int, seq: int) -> Flat:
+    whole = unroll(program.graph)
     try:
-        made = decoding(program)
-    except InputError as error:
+        cached = with_kv_cache(whole)
+    except NoCache as error:
         if mode == "decode":
-            text = error.diagnostics[0].message
+            text = f"there is no KV cache for `{program.name}`: {error}"
             raise TargetError("CG0640", text, "`--mode prefill` runs the model forward") from error
-        graph = inline(unroll(program.graph))
+        graph = inline(whole)
         return _flat(mode, graph, _sizes(graph, batch, seq), frozenset())
-    graph = inline(made.program.graph)
+    graph = inline(cached.graph)
     sizes = _sizes(graph, batch, 1 if mode == "decode" else seq)
     sizes["past"] = seq - 1 if mode == "decode" else 0
-    return _flat(mode, graph, sizes, frozenset(cache.present for cache in made.caches))
+    return _flat(mode, graph, sizes, frozenset(cache.present for cache in cached.caches))
 
 
 def _sizes(graph: Graph, batch: int, seq: int) -> dict[str, int]:
