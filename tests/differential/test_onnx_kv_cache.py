@@ -42,8 +42,18 @@ def late(prompt: Array) -> Array:
     return mask
 
 
-@pytest.mark.parametrize("flags", FLAGS)
-@pytest.mark.parametrize("family", CHOSEN)
+QUICK = [("gpt2", "newest"), ("gpt2", "ort"), ("gpt_neox", "old"), ("gpt_neox", "ort"), ("llama grouped", "newest")]
+QUICK += [("llama grouped", "ort"), ("llama multi-query", "old ort"), ("llama tied", "ort, flat")]
+
+
+@pytest.mark.parametrize(
+    ("family", "flags"),
+    [
+        pytest.param(family, flags, marks=() if (family, flags) in QUICK else pytest.mark.slow)
+        for family in CHOSEN
+        for flags in FLAGS
+    ],
+)
 def test_greedy_tokens_equal_the_public_implementation(family: str, flags: str, tmp_path: Path) -> None:
     model, source = public(family)
     loaded = session(compiled(source, model, tmp_path, *FLAGS[flags]))

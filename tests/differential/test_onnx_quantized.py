@@ -41,7 +41,7 @@ def _logits(folder: Path, prompt: Array) -> Array:
 
 
 @pytest.mark.parametrize("flags", FLAGS)
-@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama grouped"])
+@pytest.mark.parametrize("family", ["gpt2", pytest.param("gpt_neox", marks=pytest.mark.slow), "llama grouped"])
 def test_logits_are_near(family: str, flags: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     public, source = FAMILIES[family]()

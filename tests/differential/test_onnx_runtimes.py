@@ -36,8 +36,17 @@ def prompt_without_end(model: Any, count: int) -> tuple[np.ndarray[Any, Any], li
     raise AssertionError("every prompt leads to token 0")
 
 
-@pytest.mark.parametrize("flags", FLAGS)
-@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "llama grouped", "llama multi-query"])
+QUICK = [("gpt2", "newest"), ("gpt_neox", "old"), ("llama grouped", "ort")]
+
+
+@pytest.mark.parametrize(
+    ("family", "flags"),
+    [
+        pytest.param(family, flags, marks=() if (family, flags) in QUICK else pytest.mark.slow)
+        for family in ("gpt2", "gpt_neox", "llama", "llama grouped", "llama multi-query")
+        for flags in FLAGS
+    ],
+)
 def test_genai_generates_the_same_tokens(family: str, flags: str, tmp_path: Path) -> None:
     genai = pytest.importorskip("onnxruntime_genai")
     model, source = public(family)
@@ -80,7 +89,7 @@ def test_the_folder_says_what_the_model_is(tmp_path: Path) -> None:
     assert (folder / "config.json").read_text() == (tmp_path / "hub" / "config.json").read_text()
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama multi-query"])
+@pytest.mark.parametrize("family", ["gpt2", pytest.param("gpt_neox", marks=pytest.mark.slow), "llama multi-query"])
 def test_verify_with_weights_agrees_with_pytorch(family: str, tmp_path: Path) -> None:
     model, source = public(family)
     model.save_pretrained(tmp_path / "hub")
