@@ -128,8 +128,9 @@ def test_an_illegal_solution_is_shown_with_its_line(files: tuple[str, str], tmp_
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
 def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
-    lines = [f"conv[{i}] W=32 H=32 R=3 S=3 C=32 K=32 T=1 U=1 name='k{i}'" for i in range(30)]
-    lines += [f"conv[{i}]:y -> conv[{i + 1}]:x" for i in range(29)]
+    # Kernels of many sizes: left alone, the search goes on for much longer than a busy machine takes to interrupt it.
+    lines = [f"conv[{i}] W=32 H=32 R=3 S=3 C=32 K={16 + i} T=1 U=1 name='k{i}'" for i in range(90)]
+    lines += [f"conv[{i}]:y -> conv[{i + 1}]:x" for i in range(89)]
     head = TEXT.partition("(* N")[0].replace("width=60", "width=300").replace("height=50", "height=300")
     (tmp_path / "p.kgraph").write_text(head + "\n".join(lines))
     command = [
