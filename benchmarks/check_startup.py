@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from benchmarks.onnx_export import measure, python
+from benchmarks.processes import measure, python
 
 MUP = """
 mup {

@@ -24,7 +24,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.onnx_peers import OLDER, Run, cgc_command, measure, older_python, peer_commands, prepared
+from benchmarks.onnx_peers import OLDER, cgc_command, older_python, peer_commands, prepared
+from benchmarks.processes import Run, measure
 
 PACKAGES = ("cgc", "numpy", "onnx", "onnxruntime", "onnxruntime-genai", "onnxscript", "torch", "transformers")
 OWN: dict[str, tuple[str, ...]] = {

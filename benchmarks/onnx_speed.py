@@ -23,7 +23,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.onnx_peers import builder_command, cgc_command, measure, older_python, peer_commands, prepared
+from benchmarks.onnx_peers import builder_command, cgc_command, older_python, peer_commands, prepared
+from benchmarks.processes import measure
 
 CELLS = (
     ("prefill", 1, 128),
@@ -113,8 +114,11 @@ class Loaded:
 
     def _cache_shape(self, shape: list[Any]) -> tuple[int, int]:
         """Return heads and what each holds; an exporter may leave them open."""
-        known = (shape[1], shape[3])
-        return tuple(size if isinstance(size, int) else usual for size, usual in zip(known, self._usual, strict=True))
+        heads, head = (
+            size if isinstance(size, int) else usual
+            for size, usual in zip((shape[1], shape[3]), self._usual, strict=True)
+        )
+        return heads, head
 
     def _bind_cache(self, binding: Any, name: str, value: Any, sizes: tuple[Cell, int, int], kept: list[Any]) -> None:
         cell, past, new = sizes

@@ -14,13 +14,12 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.onnx_export import Run, measure, python
+from benchmarks.processes import CGC, Run, measure, python
 
 SOURCE = """use std/gpt2
 
 model block = gpt2(vocab=256, context=2048, layers=1, width=768, heads=12)
 """
-CGC = "import sys; from cgc.cli import main; sys.argv[0] = 'cgc'; main()"
 ZIGZAG = """
 import sys
 from pathlib import Path
@@ -56,7 +55,11 @@ def compare(runs: int) -> dict[str, Run]:
             for who, command in commands.items():
                 taken[who].append(measure(command, log))
     return {
-        who: Run(median(one.seconds for one in found), max(one.mebibytes for one in found))
+        who: Run(
+            median(one.seconds for one in found),
+            median(one.processor for one in found),
+            max(one.mebibytes for one in found),
+        )
         for who, found in taken.items()
     }
 
