@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 
 from cgc.program import Device
 from cgc_wse.kernels import Kernel, Work
-from cgc_wse.placement import Rectangle
+from cgc_wse.place.geometry import Rectangle
 
 Resource: TypeAlias = Literal["compute", "sram", "fabric", "off-wafer"]
 

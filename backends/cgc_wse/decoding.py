@@ -27,7 +27,7 @@ from cgc_wse.kernel_cost.decode import (
 )
 from cgc_wse.kernel_cost.machine import Machine, machine_of
 from cgc_wse.kernels import Kernel, Work, stages_from
-from cgc_wse.placement import Rectangle
+from cgc_wse.place.geometry import Rectangle
 from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
 
 

@@ -9,7 +9,7 @@ from cgc.program import Device
 from cgc_wse.cost import Cycles, Resource
 from cgc_wse.job import Job
 from cgc_wse.kernels import Kernel
-from cgc_wse.placement import Rectangle
+from cgc_wse.place.geometry import Rectangle
 
 Mode: TypeAlias = Literal["resident", "streaming"]
 Direction: TypeAlias = Literal["forward", "again", "backward"]

@@ -16,9 +16,9 @@ from cgc_wse.cost import Cycles, core_cycles, crossing_entries, kernel_cycles, u
 from cgc_wse.job import GRADIENT_BYTES, Job
 from cgc_wse.kernels import Kernel, Stage, Work
 from cgc_wse.place.blocks import Block, place_blocks
-from cgc_wse.placement import Rectangle
+from cgc_wse.place.geometry import Rectangle
+from cgc_wse.place.sizing import Demand, size_and_place
 from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
-from cgc_wse.sizing import Demand, size_and_place
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ import pytest
 from cgc_wse.place.anneal import wire
 from cgc_wse.place.blocks import Block, least_cycles, place_blocks
 from cgc_wse.place.bound import Bounder, Unplaceable
+from cgc_wse.place.geometry import Rectangle
 from cgc_wse.place.moves import change
 from cgc_wse.place.problem import CurveLibrary, PlaceProblem
 from cgc_wse.place.search import Limits, NothingFound, search, spots_of
 from cgc_wse.place.shapes import Ints
 from cgc_wse.place.tree import SlicingTree, Spot
-from cgc_wse.placement import Rectangle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

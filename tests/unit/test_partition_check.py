@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 from cgc_wse.partition.layout import Layout, copies, split
 from cgc_wse.partition.lower import lower
-from cgc_wse.partition.moves import Rectangle
 from cgc_wse.partition.plan import Choice
 from cgc_wse.partition.planner import with_choice
 from cgc_wse.partition.program import Load, Local, Message, Move, Partitioned, Step, Store, Sum, View
 from cgc_wse.partition.rules import NoSuchPartition
+from cgc_wse.place.geometry import Rectangle
 from cgc_wse.simulate.machine import Deadlock
 from wafer_programs import Prepared, cores, gpt2, prepared
 

@@ -10,9 +10,9 @@ import pytest
 from cgc_wse.partition.core_cost import clock_of
 from cgc_wse.partition.elimination import Problem, solve
 from cgc_wse.partition.flat import flatten, forward_graph
-from cgc_wse.partition.moves import Rectangle
 from cgc_wse.partition.planner import plan
 from cgc_wse.partition.segment import Stretch, problem_of
+from cgc_wse.place.geometry import Rectangle
 
 from cgc import load_device
 from cgc.driver import load_program

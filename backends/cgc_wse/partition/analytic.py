@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from cgc_wse.partition.core_cost import Clock, clock_of, work_cycles
 from cgc_wse.partition.formulas import has_sums, move_cycles, spread_cycles, sum_cycles, summing, words
 from cgc_wse.partition.layout import entries, largest_tile
-from cgc_wse.partition.moves import Rectangle
 from cgc_wse.partition.program import Buffer, Load, Local, Move, Partitioned, Step, Store, Sum, View, writes
+from cgc_wse.place.geometry import Rectangle
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from cgc_wse.partition.program import (
     writes,
 )
 from cgc_wse.partition.rules import NoSuchPartition, Sizes, rule, shape_of
-from cgc_wse.placement import faults as placement_faults
+from cgc_wse.place.geometry import faults as placement_faults
 
 
 def check(program: Partitioned, sizes: Sizes) -> list[str]:

@@ -35,8 +35,8 @@ from cgc_wse.partition.layout import (
     split,
     tile,
 )
-from cgc_wse.partition.moves import Rectangle
 from cgc_wse.partition.program import WORD
+from cgc_wse.place.geometry import Rectangle
 
 
 @dataclass(frozen=True, slots=True)

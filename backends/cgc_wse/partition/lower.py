@@ -39,10 +39,11 @@ from cgc_wse.partition.flat import Category, Flat
 from cgc_wse.partition.formulas import has_sums, summed_axis
 from cgc_wse.partition.layout import Layout, everywhere, within
 from cgc_wse.partition.messages import chains, entering, leaving, travelling
-from cgc_wse.partition.moves import Rectangle, held
+from cgc_wse.partition.moves import held
 from cgc_wse.partition.plan import Home, Place, Plan
 from cgc_wse.partition.program import Buffer, Load, Local, Move, Partitioned, Step, Store, Sum, View
 from cgc_wse.partition.rules import iteration, reduction, rule, shape_of
+from cgc_wse.place.geometry import Rectangle
 
 
 def is_view(op: Op) -> bool:

@@ -10,8 +10,9 @@ from functools import lru_cache
 from cgc.ir.ops import opcode
 from cgc_wse.partition.flat import CATEGORIES, Category
 from cgc_wse.partition.layout import Layout, Shape, block, values
-from cgc_wse.partition.moves import Core, Rectangle, cores_of
+from cgc_wse.partition.moves import Core, cores_of
 from cgc_wse.partition.program import CODE, DESCRIPTOR, Buffer, Load, Local, Partitioned, Step, View, reads, writes
+from cgc_wse.place.geometry import Rectangle
 
 
 @dataclass(frozen=True, slots=True)

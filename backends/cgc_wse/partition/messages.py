@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from cgc_wse.partition.layout import Layout, Shape, Tile, values
-from cgc_wse.partition.moves import Core, Rectangle, cores_of, held, parts
+from cgc_wse.partition.moves import Core, cores_of, held, parts
 from cgc_wse.partition.program import Buffer, Message, words_of
+from cgc_wse.place.geometry import Rectangle
 
 _Link: TypeAlias = tuple[Core, Core, Tile, int | None]
 """From, to, the part, and the link of the chain before."""

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from cgc_wse.partition.layout import Layout, Shape, Tile, count, overlap, tiles
-from cgc_wse.placement import Rectangle as Rectangle
+from cgc_wse.place.geometry import Rectangle
 
 Core: TypeAlias = tuple[int, int]
 """Column and row on the wafer."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from cgc_wse.partition.layout import Layout
-from cgc_wse.partition.moves import Rectangle
+from cgc_wse.place.geometry import Rectangle
 
 Run: TypeAlias = Literal["pipelined", "streaming"]
 

@@ -10,10 +10,10 @@ from cgc.program import Device
 from cgc_wse.partition.core_cost import clock_of
 from cgc_wse.partition.flat import Flat
 from cgc_wse.partition.layout import everywhere
-from cgc_wse.partition.moves import Rectangle
 from cgc_wse.partition.plan import Choice, Home, Place, Plan, Run
 from cgc_wse.partition.regions import PHASES, PREFIXES, own_path, regions
 from cgc_wse.partition.segment import Planner, Stretch
+from cgc_wse.place.geometry import Rectangle
 
 LONGEST = 160
 """Nodes of a stretch."""

@@ -18,7 +18,8 @@ from cgc.ir.types import DType
 from cgc.program import Device
 from cgc_wse.partition.flat import Category
 from cgc_wse.partition.layout import Layout, Shape, Tile, count
-from cgc_wse.partition.moves import Core, Rectangle, held
+from cgc_wse.partition.moves import Core, held
+from cgc_wse.place.geometry import Rectangle
 
 ENTRY_BYTES: dict[DType, int] = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 4, "i32": 4, "bool": 1}
 """Bytes of an entry in a core: integers are indices of 32 bit."""

@@ -12,9 +12,9 @@ from cgc.ir.graph import Node
 from cgc.ir.ops import Constant, Position
 from cgc_wse.partition.core_cost import Clock, work_cycles
 from cgc_wse.partition.layout import entries
-from cgc_wse.partition.moves import Rectangle
 from cgc_wse.partition.rules import Sizes, iteration, shape_of
-from cgc_wse.placement import Share, divide, group
+from cgc_wse.place.division import Share, divide, group
+from cgc_wse.place.geometry import Rectangle
 
 PHASES = ("grad", "adamw")
 PREFIXES = tuple(f"{name}." for name in PHASES)

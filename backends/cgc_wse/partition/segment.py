@@ -21,10 +21,10 @@ from cgc_wse.partition.core_cost import Clock, work_cycles
 from cgc_wse.partition.elimination import Problem, Table, solve
 from cgc_wse.partition.formulas import move_cycles, sum_cycles, summed_axis, summing, words
 from cgc_wse.partition.layout import Axis, Digit, Layout, Shape, canonical, copies, entries, largest_tile, split
-from cgc_wse.partition.moves import Rectangle
 from cgc_wse.partition.plan import Choice, Home
 from cgc_wse.partition.program import ENTRY_BYTES
 from cgc_wse.partition.rules import NoSuchPartition, Sizes, iteration, rule, shape_of, splittable
+from cgc_wse.place.geometry import Rectangle
 
 MOST = 16
 """Layouts of a variable that are looked at."""

@@ -15,9 +15,10 @@ from math import ceil, inf
 import numpy as np
 
 from cgc_wse.place.bands import Bands, Cells
+from cgc_wse.place.division import DoesNotFit, Share, group, water_level
+from cgc_wse.place.geometry import Rectangle
 from cgc_wse.place.shapes import Curve, Ints
 from cgc_wse.place.tree import Nested, SlicingTree
-from cgc_wse.placement import DoesNotFit, Rectangle, Share, group, water_level
 
 PRECISION = 1e-3
 """The bisection over time ends at this relative precision."""

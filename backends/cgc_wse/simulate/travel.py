@@ -9,8 +9,8 @@ from cgc_wse.partition.core_cost import clock_of
 from cgc_wse.partition.formulas import move_cycles, sum_cycles, summing
 from cgc_wse.partition.layout import Axis, Digit, Layout, Shape, copies, split
 from cgc_wse.partition.messages import chains, travelling
-from cgc_wse.partition.moves import Rectangle
 from cgc_wse.partition.program import Buffer, Move, Partitioned, Sum
+from cgc_wse.place.geometry import Rectangle
 from cgc_wse.simulate.machine import Run, run
 
 

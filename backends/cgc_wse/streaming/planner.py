@@ -9,7 +9,7 @@ from cgc.program import Device
 from cgc.target import TargetError
 from cgc_wse.cost import Cycles, Resource
 from cgc_wse.job import Job
-from cgc_wse.placement import Rectangle
+from cgc_wse.place.geometry import Rectangle
 from cgc_wse.plan import Bottleneck, Direction, Figure, Phase, Placed, Plan, Sweep, gigabytes
 from cgc_wse.streaming.search import Choice, Search, streams
 from cgc_wse.streaming.work import KernelWork, StageWork

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cgc_wse.cost import Cycles
-from cgc_wse.placement import DoesNotFit, Rectangle, Share, divide, group, water_level
+from cgc_wse.place.division import DoesNotFit, Share, divide, group, water_level
+from cgc_wse.place.geometry import Rectangle
 
 ATTEMPTS = 32
 """How often the wafer is cut again with more cores for the blocks whose rectangles came out too small."""

@@ -8,7 +8,8 @@ import pytest
 from cgc_wse.data import block_rows
 from cgc_wse.job import Job, other_purpose
 from cgc_wse.mode import plan, workload_of
-from cgc_wse.placement import DoesNotFit, Rectangle, Share, divide, faults, group, water_level
+from cgc_wse.place.division import DoesNotFit, Share, divide, group, water_level
+from cgc_wse.place.geometry import Rectangle, faults
 from cgc_wse.plan import Plan
 from hypothesis import example as at
 from hypothesis import given, settings

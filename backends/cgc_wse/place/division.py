@@ -1,4 +1,4 @@
-"""Rectangles of cores for blocks: a slicing floorplan in whole cores, and the check that a placement is legal.
+"""Rectangles of cores for blocks in proportion to what they want: a slicing floorplan in whole cores.
 
 The wafer is cut in two again and again, always across the longer side and near the half of the work, so that blocks
 keep their order and groups (a layer, a block with blocks in it) stay together. Every cut is rounded to whole lines of
@@ -7,9 +7,10 @@ cores: a block's share of a cut is off by at most one line.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from cgc_wse.place.geometry import Rectangle
 
 NO_WORK = 1e-12
 """A block with this part of the largest block's work has none to speak of."""
@@ -17,21 +18,6 @@ NO_WORK = 1e-12
 
 class DoesNotFit(Exception):
     """There are more blocks than cores."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rectangle:
-    """`width` columns by `height` rows of cores whose corner nearest the origin is (`x`, `y`)."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-    @property
-    def cores(self) -> int:
-        """Number of cores."""
-        return self.width * self.height
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,37 +117,3 @@ def _lines(first: tuple[Share, ...], second: tuple[Share, ...], length: int, acr
     least = -(-sum(share.leaves for share in first) // across)
     most = length - -(-sum(share.leaves for share in second) // across)
     return min(max(fair, least), most)
-
-
-def faults(rectangles: Sequence[Rectangle], columns: int, rows: int) -> list[str]:
-    """Return what is illegal in a placement on a grid of `columns` × `rows`: nothing where it is legal."""
-    found = [f"{_shown(r)} is empty" for r in rectangles if r.width < 1 or r.height < 1]
-    for r in rectangles:
-        if r.x < 0 or r.y < 0 or r.x + r.width > columns or r.y + r.height > rows:
-            found.append(f"{_shown(r)} leaves the grid of {columns} x {rows}")
-    return found or _overlaps(rectangles)
-
-
-def _overlaps(rectangles: Sequence[Rectangle]) -> list[str]:
-    """Sweep a line over x; what it crosses is kept sorted by y, where an overlap shows between neighbours."""
-    events = [(r.x, 1, i) for i, r in enumerate(rectangles)] + [(r.x + r.width, 0, i) for i, r in enumerate(rectangles)]
-    crossed: list[tuple[int, int]] = []
-    found: list[str] = []
-    for _, starts, i in sorted(events):
-        r = rectangles[i]
-        position = bisect_left(crossed, (r.y, i))
-        if not starts:
-            if crossed[position : position + 1] == [(r.y, i)]:
-                del crossed[position]
-            continue
-        before, after = crossed[position - 1 : position] if position else [], crossed[position : position + 1]
-        clash = [j for y, j in before if y + rectangles[j].height > r.y] + [j for y, j in after if y < r.y + r.height]
-        if clash:
-            found.append(f"{_shown(r)} overlaps {_shown(rectangles[clash[0]])}")
-        else:
-            crossed.insert(position, (r.y, i))
-    return found
-
-
-def _shown(r: Rectangle) -> str:
-    return f"{r.width} x {r.height} at ({r.x}, {r.y})"
