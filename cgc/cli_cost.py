@@ -12,7 +12,7 @@ from cgc.cli_options import FILE, FORMAT, MODEL, SET, options, print_json, print
 from cgc.driver import UsageError, parse_overrides
 
 if TYPE_CHECKING:
-    from cgc.target import CostAnswer, CostModel
+    from cgc.services import CostAnswer, CostModel
 
 TARGET = "wse-sim"
 LARGEST = 1 << 40
@@ -185,7 +185,7 @@ def _model(
     ignore_memory: bool,
 ) -> None:
     from cgc.driver import load_program
-    from cgc.target import DecodeRequest
+    from cgc.services import DecodeRequest
 
     side = 0
     if grid is not None:
@@ -212,7 +212,7 @@ def _grid(text: str) -> tuple[int, int]:
 
 
 def _kernel(op: str, grid: str, as_json: str, rest: dict[str, Any]) -> None:
-    from cgc.target import KernelRequest
+    from cgc.services import KernelRequest
 
     columns, rows = _grid(grid)
     request = KernelRequest(op=op, columns=columns, rows=rows, **rest)
@@ -222,7 +222,8 @@ def _kernel(op: str, grid: str, as_json: str, rest: dict[str, Any]) -> None:
 def _print(ask: Callable[[CostModel], CostAnswer], as_json: str) -> None:
     from cgc.diagnostics import Diagnostic, InputError
     from cgc.driver import find_target
-    from cgc.target import CostModel, TargetError
+    from cgc.services import CostModel
+    from cgc.target import TargetError
 
     target = find_target(TARGET)
     if not isinstance(target, CostModel):

@@ -14,7 +14,7 @@ from cgc.cli_options import FORMAT, options, print_json, print_rich
 from cgc.driver import UsageError
 
 if TYPE_CHECKING:
-    from cgc.target import PlaceAnswer, PlaceProgress, Placer
+    from cgc.services import PlaceAnswer, PlaceProgress, Placer
 
 TARGET = "wse-sim"
 INTERRUPTED = 130
@@ -56,7 +56,7 @@ def place(problem: str, output: str | None, solution: str | None, as_json: str, 
 
 
 def _place(problem: str, rest: dict[str, Any]) -> PlaceAnswer:
-    from cgc.target import PlaceRequest
+    from cgc.services import PlaceRequest
 
     with _shown() as report:
         try:
@@ -69,7 +69,8 @@ def _place(problem: str, rest: dict[str, Any]) -> PlaceAnswer:
 def _ask(ask: Callable[[Placer], PlaceAnswer]) -> PlaceAnswer:
     from cgc.diagnostics import Diagnostic, InputError
     from cgc.driver import find_target
-    from cgc.target import Placer, TargetError
+    from cgc.services import Placer
+    from cgc.target import TargetError
 
     target = find_target(TARGET)
     if not isinstance(target, Placer):

@@ -12,7 +12,7 @@ from cgc.driver import UsageError, find_target, parse_overrides
 
 if TYPE_CHECKING:
     from cgc.planning import Rate
-    from cgc.target import TimeModel
+    from cgc.services import TimeModel
 
 TARGET = "wse-sim"
 
@@ -73,7 +73,7 @@ def _listed(files: tuple[str, ...]) -> list[str]:
 
 def _where(device: str | None, rate: float | None, utilization: float | None) -> TimeModel | Rate | None:
     from cgc.planning import Rate
-    from cgc.target import TimeModel
+    from cgc.services import TimeModel
 
     if device is not None and rate is not None:
         raise UsageError("give `--device` or `--flops-rate`, not both")

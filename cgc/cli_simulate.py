@@ -50,7 +50,8 @@ def simulate(
     """Run the model in FILE on a small simulated wafer, core by core, against the reference (docs/simulator.md)."""
     from cgc.diagnostics import Diagnostic, InputError
     from cgc.driver import find_target, load_program
-    from cgc.target import SimulationRequest, Simulator, TargetError
+    from cgc.services import SimulationRequest, Simulator
+    from cgc.target import TargetError
 
     target = find_target(TARGET)
     if not isinstance(target, Simulator):

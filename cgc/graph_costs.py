@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cgc.ir.graph import Region
     from cgc.program import Program
-    from cgc.target import BlockCost
+    from cgc.services import BlockCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ def costs_of(program: Program, target: str, device: str | None) -> GraphCosts:
     """
     from cgc.diagnostics import Diagnostic, InputError
     from cgc.driver import UsageError, find_target
-    from cgc.target import BlockCosts, CompileOptions, TargetError
+    from cgc.services import BlockCosts
+    from cgc.target import CompileOptions, TargetError
 
     found = find_target(target)
     if not isinstance(found, BlockCosts):

@@ -29,7 +29,8 @@ from cgc.ir.graph import Graph, Region
 from cgc.ir.ops import Call, Gather, Repeat
 from cgc.parametrize.model import parametrization_of
 from cgc.program import Program
-from cgc.target import CompileOptions, StepTime, TargetError, TimeModel
+from cgc.services import StepTime, TimeModel
+from cgc.target import CompileOptions, TargetError
 from cgc.training_run import COMPUTE_OPTIMAL, TrainingRun, tokens_input, training_run
 
 MEASURED = (2.6e18, 2.3e22)

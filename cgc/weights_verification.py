@@ -17,7 +17,8 @@ from cgc.driver import UsageError, find_target, load_program
 from cgc.elaborate.values import Scalar
 from cgc.ir.graph import Graph
 from cgc.program import Program
-from cgc.target import DecodingTarget, TargetError
+from cgc.services import DecodingTarget
+from cgc.target import TargetError
 
 if TYPE_CHECKING:
     from rich.table import Table

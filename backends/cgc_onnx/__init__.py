@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cgc.program import Program
-from cgc.target import Compilation, CompileOptions, Decoder, Evaluator
+from cgc.services import Decoder
+from cgc.target import Compilation, CompileOptions, Evaluator
 
 
 class OnnxTarget:

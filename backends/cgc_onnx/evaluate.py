@@ -12,7 +12,8 @@ import numpy as np
 
 from cgc.decoding import decoding
 from cgc.program import Program
-from cgc.target import CompileOptions, Decoder, Evaluator
+from cgc.services import Decoder
+from cgc.target import CompileOptions, Evaluator
 from cgc_onnx.emit import MODEL, artifacts
 from cgc_onnx.weights import Array, numpy_dtype
 

@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from cgc.target import (
+from cgc.services import (
     BlockCost,
-    Compilation,
-    CompileOptions,
     CostAnswer,
     DecodeRequest,
-    Evaluator,
     KernelRequest,
     PlaceAnswer,
     PlaceProgress,
@@ -26,9 +23,8 @@ from cgc.target import (
     SimulationAnswer,
     SimulationRequest,
     StepTime,
-    TargetError,
-    text_artifact,
 )
+from cgc.target import Compilation, CompileOptions, Evaluator, TargetError, text_artifact
 
 if TYPE_CHECKING:
     from cgc.program import Device, Program

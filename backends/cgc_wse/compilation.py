@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from cgc.analysis.flops import forward_work, training_flops
 from cgc.program import Device, Program
-from cgc.target import BlockCost, CompileOptions, StepTime, TargetError
+from cgc.services import BlockCost, StepTime
+from cgc.target import CompileOptions, TargetError
 from cgc_wse.bounds import bound_of
 from cgc_wse.cluster import counts_to_compare, energy_data, run_data, scaling_data
 from cgc_wse.cost import peak_flops

@@ -17,7 +17,8 @@ from cgc.driver import UsageError
 from cgc.importers.export import export_sizes
 from cgc.parametrize.fold import folded
 from cgc.program import Program
-from cgc.target import Artifact, NamedWeights, load_target, text_artifact
+from cgc.services import NamedWeights
+from cgc.target import Artifact, load_target, text_artifact
 from cgc.tensor_file import Array, StoredTensor, read_tensors, size_of, write_tensors
 
 MODULE_TARGET = "torch"

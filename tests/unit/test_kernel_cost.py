@@ -27,7 +27,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgc import load_device
-from cgc.target import KernelRequest, TargetError
+from cgc.services import KernelRequest
+from cgc.target import TargetError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "wse3_measured.csv"
 """Measurements kept beside the project, not in it."""

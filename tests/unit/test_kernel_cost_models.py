@@ -15,7 +15,8 @@ from wafer_plans import device, example, program_of
 from cgc import load_device
 from cgc.cli import main
 from cgc.program import Program
-from cgc.target import DecodeRequest, TargetError
+from cgc.services import DecodeRequest
+from cgc.target import TargetError
 
 QWEN2_72B = (
     "use std/llama\n\nmodel qwen = llama(\n    vocab=152064, context=8192, layers=80, width=8192, heads=64, "

@@ -19,7 +19,8 @@ from wafer_plans import LAYERS, ONE, TRAIN, device, example, planned, program_of
 from cgc import load_device
 from cgc.cli import main
 from cgc.program import Program
-from cgc.target import CompileOptions, DecodeRequest, TargetError
+from cgc.services import DecodeRequest
+from cgc.target import CompileOptions, TargetError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -25,7 +25,8 @@ from cgc.ir.dims import SymbolicSize, evaluate
 from cgc.ir.graph import Graph, Value, walk
 from cgc.ir.ops import Dot, Gather, Reduce, opcode
 from cgc.program import Device, Program
-from cgc.target import DecodeRequest, TargetError
+from cgc.services import DecodeRequest
+from cgc.target import TargetError
 from cgc_wse.flatten import Application, FlatStage, flatten
 from cgc_wse.kernel_cost.collectives import Phase, best_groups, grouped_cycles
 from cgc_wse.kernel_cost.decode_answer import DecodeAnswer, Step, Trial

@@ -22,7 +22,8 @@ from math import prod
 
 from cgc.ir.ops import Dot, Gather, Reduce, opcode
 from cgc.program import Device, Program
-from cgc.target import DecodeRequest, TargetError
+from cgc.services import DecodeRequest
+from cgc.target import TargetError
 from cgc_wse.flatten import Application, FlatStage, flatten
 from cgc_wse.kernel_cost.collectives import Phase, best_groups, grouped_cycles, reduce_phase
 from cgc_wse.kernel_cost.decode import cached_dims, candidate_sides, context_of, held_bytes, packed

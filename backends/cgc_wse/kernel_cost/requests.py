@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cgc.program import Device
-from cgc.target import KernelRequest, TargetError
+from cgc.services import KernelRequest
+from cgc.target import TargetError
 from cgc_wse.kernel_cost import gemm, gemv
 from cgc_wse.kernel_cost.collectives import REDUCTIONS, group_counts
 from cgc_wse.kernel_cost.estimate import Answer, Estimate

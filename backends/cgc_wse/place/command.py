@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from cgc.services import PlaceProgress, PlaceRequest
 from cgc.syntax.parser import read_source
-from cgc.target import PlaceProgress, PlaceRequest, TargetError
+from cgc.target import TargetError
 from cgc_wse.place.answer import ContestAnswer
 from cgc_wse.place.bound import Bounder, Unplaceable
 from cgc_wse.place.contest import solve

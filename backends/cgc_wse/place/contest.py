@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgc.target import PlaceProgress
+from cgc.services import PlaceProgress
 from cgc_wse.place.bound import Bounder, Bounds
 from cgc_wse.place.contest_kernels import performance
 from cgc_wse.place.exact import available, improve

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 
-from cgc.target import PlaceProgress
+from cgc.services import PlaceProgress
 from cgc_wse.place.anneal import Annealer, Arrangement, Schedule
 from cgc_wse.place.bound import Bounder, Bounds
 from cgc_wse.place.problem import CurveLibrary, PlaceProblem

@@ -8,7 +8,8 @@ import numpy as np
 
 from cgc.ir.dims import evaluate
 from cgc.program import Device, Program
-from cgc.target import SimulationRequest, TargetError
+from cgc.services import SimulationRequest
+from cgc.target import TargetError
 from cgc_wse.partition.analytic import estimate
 from cgc_wse.partition.check import check
 from cgc_wse.partition.fit import Fitted, Wish, fit
