@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -38,14 +38,8 @@ PASSES = ("elaborate", "inline", "unroll", "dead_code")
 """The graph as elaborated, and after each pass that keeps what it computes."""
 DUMPS = (*PASSES, "autodiff", "kv_cache")
 """What `--dump-after` takes."""
-
-
-WITH_CACHE = ("onnx",)
-"""Targets that `--kv-cache` is for, and what goes with files for runtimes."""
-DEPLOYED = ("kv_cache", "copy_weights", "unpadded", "precision", "quantize", "block", "opset", "runtime")
-"""The options that only they take."""
-WITHOUT_WAFER = ("torch", "onnx")
-"""Targets that take nothing of what is asked of a wafer."""
+ALSO_CALLED = {"seed": "weights", "caches": "kv_cache"}
+"""Options that a target takes if it takes another."""
 
 
 class UsageError(Exception):
@@ -301,8 +295,9 @@ def compile_program(
         InputError: the target cannot compile this, weights do not fit, or the folder cannot be written.
         UsageError: there is no such target, or it is not installed completely.
     """
-    _only_for_wafers(target_name, request)
-    _refuse_others(target_name, request)
+    _refuse_ignored(find_target(target_name), request)
+    if request.unpadded and not request.kv_cache:
+        raise UsageError("--unpadded: only a model that decodes (`--kv-cache`) reads padded batches")
     weights = _weights(program, request)
     caches: tuple[Cache, ...] = ()
     if request.kv_cache:
@@ -333,26 +328,24 @@ def compile_program(
     return run_target(program, target_name, folder, options, timings)
 
 
-def _only_for_wafers(target: str, request: Request) -> None:
-    given = {
-        "--mode": request.mode,
-        "--run": request.run,
-        "--wafers": request.wafers,
-        "--recompute": request.recompute or None,
-    }
-    for name, value in given.items():
-        if value is not None and target in WITHOUT_WAFER:
-            raise UsageError(f"{name}: the target `{target}` runs on no wafer; `wse-sim` does")
+def _refuse_ignored(target: Target, options: Request | CompileOptions) -> None:
+    """Refuse options that a target would ignore (UsageError)."""
+    for option in fields(options):
+        name = ALSO_CALLED.get(option.name, option.name)
+        if name in target.takes or getattr(options, option.name) == option.default:
+            continue
+        others = " and ".join(f"`{other.name}`" for other in _installed() if name in other.takes)
+        has = f"; {others} has" if others else ""
+        raise UsageError(f"--{option.name.replace('_', '-')}: the target `{target.name}` has no use for it{has}")
 
 
-def _refuse_others(target_name: str, request: Request) -> None:
-    """Refuse options that the target would ignore (UsageError)."""
-    given = [name for name in DEPLOYED if getattr(request, name) not in (None, False)]
-    if given and target_name not in WITH_CACHE:
-        flag = given[0].replace("_", "-")
-        raise UsageError(f"--{flag}: the target `{target_name}` has no use for it; {', '.join(WITH_CACHE)} has")
-    if request.unpadded and not request.kv_cache:
-        raise UsageError("--unpadded: only a model that decodes (`--kv-cache`) reads padded batches")
+def _installed() -> Iterator[Target]:
+    """Yield the targets whose libraries are there."""
+    for name in target_names():
+        try:
+            yield load_target(name)
+        except ImportError:
+            continue
 
 
 def run_target(
@@ -360,6 +353,7 @@ def run_target(
 ) -> tuple[Compilation, list[Path]]:
     """Compile for a target and write the result; results and errors as `compile_program`."""
     target = find_target(target_name)
+    _refuse_ignored(target, options)
     try:
         with timings.stage(f"lower to {target_name}"):
             compilation = target.compile(program, options)

@@ -26,7 +26,7 @@ GROUP = "cgc.targets"
 
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
-    """What the user asked for. A target says so (TargetError) where it cannot honour one.
+    """What the user asked for, of what the target `takes`; it says so (TargetError) where it cannot honour one.
 
     `weights` maps parameter paths to arrays (stacked parameters with their leading loop dimensions), None for a
     graph without weights. For a wafer, `mode` is what the model is run for (`train`, `prefill`, `decode`; None: what it
@@ -100,6 +100,11 @@ class Target(Protocol):
 
     name: str
     summary: str
+    takes: frozenset[str]
+    """The options of `CompileOptions` that it heeds, and `kv_cache` if it compiles programs made for decoding.
+
+    Any other that a user gives is refused before `compile` is called.
+    """
 
     def compile(self, program: Program, options: CompileOptions) -> Compilation:
         """Lower `program`; raises TargetError."""

@@ -18,6 +18,10 @@ class OnnxTarget:
 
     name = "onnx"
     summary = "an ONNX model with dynamic batch and sequence, blocks as functions, weights as external data"
+    takes = frozenset(
+        {"batch", "seq", "flat", "weights", "copy_weights", "kv_cache", "unpadded"}
+        | {"opset", "runtime", "precision", "quantize", "block"}
+    )
 
     def compile(self, program: Program, options: CompileOptions) -> Compilation:
         """Return `model.onnx`, and with weights the files they are in: a checkpoint's own, or `model.onnx.data`.

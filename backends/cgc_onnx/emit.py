@@ -227,8 +227,6 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
     Raises:
         TargetError: an option does not fit the model, weights are missing, or a size must be known and is not.
     """
-    if options.device is not None:
-        raise TargetError("CG0801", "the target `onnx` does not compile for a device", "leave out --device")
     weights, params = options.weights, program.graph.params
     if weights is not None:
         check_weights(params, weights)

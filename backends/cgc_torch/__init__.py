@@ -28,6 +28,7 @@ class TorchTarget:
 
     name: str = "torch"
     summary: str = "readable PyTorch source, and a live nn.Module"
+    takes: frozenset[str] = frozenset({"weights"})
 
     def compile(self, program: Program, options: CompileOptions) -> Compilation:
         """Return the project: `model.py`, the program that trains it, and the weights if there are any.
@@ -35,16 +36,12 @@ class TorchTarget:
         A model that the training program is not for gets `model.py` alone, and the report says why. Needs no PyTorch.
 
         Raises:
-            TargetError: an option is set that has no meaning here, or the weights do not fit.
+            TargetError: the weights do not fit.
         """
         from cgc_torch.files import model_artifact, project_artifacts, weights_artifact
         from cgc_torch.project.run import NoTraining
         from cgc_torch.source import model_class
 
-        for option in ("batch", "seq", "device", "flat"):
-            if getattr(options, option):
-                message = f"the target `torch` has no use for `--{option}`"
-                raise TargetError("CG0801", message, "batch and sequence are free in PyTorch, blocks are modules")
         try:
             artifacts = project_artifacts(program)
             about = f"class {model_class(program)} in model.py, trained by train.py"

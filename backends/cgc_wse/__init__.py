@@ -24,7 +24,7 @@ from cgc.services import (
     SimulationRequest,
     StepTime,
 )
-from cgc.target import Compilation, CompileOptions, Evaluator, TargetError, text_artifact
+from cgc.target import Compilation, CompileOptions, Evaluator, text_artifact
 
 if TYPE_CHECKING:
     from cgc.program import Device, Program
@@ -55,20 +55,18 @@ class WaferTarget:
 
     name = "wse-sim"
     summary = "a simulated wafer: placement, picture and first-order cost"
+    takes = frozenset({"batch", "seq", "device", "mode", "run", "wafers", "recompute"})
 
     def compile(self, program: Program, options: CompileOptions) -> Compilation:
         """Return the report, and `placement.json`, `placement.svg`, `viewer.html`, `trace.json`.
 
         Raises:
             TargetError: the model fits on the device in no way (CG0601, CG0611, CG0655), an option cannot be honoured
-                (CG0604 to CG0606, CG0656), or it computes nothing (CG0607).
+                (CG0604, CG0606, CG0656), or it computes nothing (CG0607).
             InputError: the device cannot be read.
         """
         from cgc_wse.compilation import compile_for_wafer
 
-        if options.flat:
-            hint = "leave it out: blocks are what gets cores"
-            raise TargetError("CG0605", "`wse-sim` has no flat form", hint)
         result = compile_for_wafer(program, find_device(program, options.device), options)
         artifacts = tuple(text_artifact(name, text) for name, text in result.files.items())
         return Compilation(artifacts, result.report, result.data)

@@ -60,11 +60,6 @@ OUTSIDE: dict[str, Code] = {
         "`--batch` and `--seq` give the sizes that the model leaves open. The one given is below 1, above the "
         "limit that the input declares (`seq <= context`), or the model has no such size.",
     ),
-    "CG0605": Code(
-        "The wafer has no such form of output",
-        "Placement gives rectangles of cores to the blocks of a model, so a graph without blocks (`--flat`) cannot "
-        "be placed.",
-    ),
     "CG0606": Code(
         "A run-time size is not known",
         "How much memory and time a model takes depends on this size, which the input leaves open without a limit. "
@@ -162,9 +157,9 @@ OUTSIDE: dict[str, Code] = {
         "Runtime's own operator (`--runtime ort`).",
     ),
     "CG0801": Code(
-        "A target has no use for an option",
-        "Every target takes the options that mean something to it and refuses the others, so that none is silently "
-        "ignored. The message names the option; leave it out.",
+        "A size cannot be fixed so",
+        "`--batch` and `--seq` fix sizes that a model leaves open. This model has no such size, or the one given is "
+        "beyond its limit (`seq <= context`).",
     ),
     "CG0802": Code(
         "A target needs a size as a number",

@@ -187,6 +187,30 @@ def test_wrong_usage_says_what_was_meant(arguments: list[str], hint: str) -> Non
     assert hint in run(*arguments).stderr
 
 
+IGNORED = {
+    "torch": [
+        ("--batch", "2"),
+        ("--seq", "4"),
+        ("--device", "wse2"),
+        ("--flat",),
+        ("--wafers", "2"),
+        ("--run", "pipelined"),
+        ("--kv-cache",),
+    ],
+    "onnx": [("--device", "wse2"), ("--mode", "decode"), ("--recompute",)],
+    "wse-sim": [("--flat",), ("--seed", "1"), ("--weights", "w"), ("--opset", "18"), ("--kv-cache",)],
+}
+
+
+@pytest.mark.parametrize(("target", "flags"), [(target, flags) for target in IGNORED for flags in IGNORED[target]])
+def test_no_target_ignores_an_option(target: str, flags: tuple[str, ...]) -> None:
+    before = files()
+    result = run("compile", "tiny.cg", "--target", target, "-o", "out", *flags)
+    assert result.exit_code == 2
+    assert f"{flags[0]}: the target `{target}` has no use for it; `" in result.stderr
+    assert files() == before
+
+
 def test_check() -> None:
     text = succeed("check", "tiny.cg")
     assert text.startswith("tiny: 834,304 parameters; tokens i64[batch, seq]")

@@ -99,7 +99,6 @@ def test_nodes_know_their_source_line(program: Program, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (CompileOptions(device="wse2"), "does not compile for a device"),
         (CompileOptions(seq=9), "`seq` = 9 is beyond `context` = 8"),
         (CompileOptions(weights={}), "the weights have no `wte`"),
     ],

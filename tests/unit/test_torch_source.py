@@ -150,10 +150,8 @@ def test_artifacts(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {*names, "model.safetensors"}
 
 
-def test_options_without_meaning_and_weights_that_do_not_fit() -> None:
+def test_weights_that_do_not_fit() -> None:
     program = load_program(str(EXAMPLES / "tiny.cg"), {})
-    with pytest.raises(TargetError, match="--seq"):
-        TARGET.compile(program, CompileOptions(seq=4))
     with pytest.raises(TargetError, match="no parameter"):
         TARGET.compile(program, CompileOptions(weights={}))
 

@@ -137,7 +137,6 @@ def test_more_blocks_than_cores_is_a_diagnostic() -> None:
     [
         (CompileOptions(seq=17), "CG0604"),
         (CompileOptions(batch=0), "CG0604"),
-        (CompileOptions(flat=True), "CG0605"),
     ],
 )
 def test_options_that_cannot_be_honoured(options: CompileOptions, code: str) -> None:
