@@ -106,12 +106,12 @@ class Model:
         return f"<cgc model {self.program.name}: {self.parameter_count:,} parameters>"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from cgc.show import params_table
+        from cgc.show.params import params_table
 
         yield params_table(self.program)
 
     def _repr_html_(self) -> str:
-        from cgc.show import params_html
+        from cgc.show.params import params_html
 
         return params_html(self.program)
 

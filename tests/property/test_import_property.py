@@ -18,7 +18,7 @@ from cgc.elaborate.files import elaborate_file
 from cgc.importers.configuration import import_text
 from cgc.importers.export import export_text
 from cgc.program import Program
-from cgc.show import params_data
+from cgc.show.params import params_data
 from cgc.syntax.parser import parse
 from cgc.syntax.printer import format_file
 

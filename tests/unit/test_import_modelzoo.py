@@ -14,7 +14,7 @@ from cgc.elaborate.files import elaborate_file
 from cgc.importers.configuration import import_text
 from cgc.importers.export import export_text
 from cgc.program import Program
-from cgc.show import params_data
+from cgc.show.params import params_data
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "cerebras_gpt"

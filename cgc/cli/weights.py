@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cgc.cli_options import FILE, FORMAT, MODEL, SET, options, written
+from cgc.cli.options import FILE, FORMAT, MODEL, SET, options, written
 from cgc.driver import UsageError, parse_overrides, write_artifacts
 
 WEIGHTS = click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgc.cli_options import FILE, FORMAT, MODEL, SET, options, print_json, print_rich
+from cgc.cli.options import FILE, FORMAT, MODEL, SET, options, print_json, print_rich
 from cgc.driver import UsageError, parse_overrides
 
 if TYPE_CHECKING:

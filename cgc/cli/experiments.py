@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgc.cli_options import FILE, FORMAT, MODEL, SET, options, print_json, print_rich, written
+from cgc.cli.options import FILE, FORMAT, MODEL, SET, options, print_json, print_rich, written
 from cgc.driver import UsageError, parse_overrides, write_artifacts
 from cgc.target import text_artifact
 
@@ -56,7 +56,7 @@ def coordcheck(
 
     from cgc.experiments.coordcheck import Setup, coordinate_check
     from cgc.experiments.sizes import Subject, parse_widths
-    from cgc.show_scaling import slopes_table
+    from cgc.show.scaling import slopes_table
 
     subject = Subject(file, tuple(parse_overrides(settings).items()), model)
     result = coordinate_check(subject, Setup(parse_widths(widths), **rest), lambda text: click.echo(text, err=True))
@@ -137,7 +137,7 @@ def sweep(
 def _run(plan: Plan, store: Store, folder: Path, workers: int | None, ray: str | None, as_json: str) -> None:
     from cgc.experiments.sweep import curves, missing, summary
     from cgc.experiments.workers import cores, on_ray, on_this_machine
-    from cgc.show_scaling import sweep_table
+    from cgc.show.scaling import sweep_table
 
     open_trials = list(missing(plan, store))
     total = len(plan.trials())

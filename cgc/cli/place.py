@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgc.cli_options import FORMAT, options, print_json, print_rich
+from cgc.cli.options import FORMAT, options, print_json, print_rich
 from cgc.driver import UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cgc.cli_options import FORMAT, MODEL, SET, options, print_json, print_rich
+from cgc.cli.options import FORMAT, MODEL, SET, options, print_json, print_rich
 from cgc.driver import UsageError, find_target, parse_overrides
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def plan(
     FILES may be folders: all .cg files in them, one family.
     """
     from cgc.planning import plan_files
-    from cgc.show_plan import plan_table
+    from cgc.show.plan import plan_table
 
     where = _where(device, flops_rate, utilization)
     plans = plan_files(_listed(files), parse_overrides(settings), model, where, device, batch, seq)

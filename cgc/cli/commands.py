@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from cgc.cli_cost import cost
-from cgc.cli_experiments import coordcheck, sweep
-from cgc.cli_family import family
-from cgc.cli_options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
-from cgc.cli_place import place
-from cgc.cli_plan import plan
-from cgc.cli_scaling import scaling
-from cgc.cli_simulate import simulate
-from cgc.cli_weights import export_weights, import_weights
+from cgc.cli.cost import cost
+from cgc.cli.experiments import coordcheck, sweep
+from cgc.cli.family import family
+from cgc.cli.options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
+from cgc.cli.place import place
+from cgc.cli.plan import plan
+from cgc.cli.scaling import scaling
+from cgc.cli.simulate import simulate
+from cgc.cli.weights import export_weights, import_weights
 from cgc.diagnostics import Diagnostic, InputError
 from cgc.driver import Timings, UsageError, parse_overrides
 from cgc.version import VERSION
@@ -94,7 +94,7 @@ def check(
     """Find every mistake in FILE, also in how its model scales."""
     from cgc.driver import check as run
     from cgc.driver import select
-    from cgc.show import summary_data, summary_text
+    from cgc.show.params import summary_data, summary_text
 
     if scaling and dump_after:
         raise UsageError("give `--scaling` or `--dump-after`, not both")
@@ -126,7 +126,7 @@ def check(
 
 def _check_scaling(program: Program, as_json: str, sources: dict[str, str]) -> None:
     from cgc.parametrize.model import scaling_check
-    from cgc.show_scaling import scaling_data, scaling_table
+    from cgc.show.scaling import scaling_data, scaling_table
 
     found = scaling_check(program)
     if found is None:
@@ -167,7 +167,7 @@ def fmt(files: tuple[str, ...], only_check: bool, as_json: str) -> None:
 def params(file: str, settings: tuple[str, ...], model: str | None, as_json: str, timings: bool) -> None:
     """List the parameters of the model in FILE."""
     from cgc.driver import load_program
-    from cgc.show import params_data, params_table
+    from cgc.show.params import params_data, params_table
 
     clock = Timings()
     program = load_program(file, parse_overrides(settings), model, clock)
@@ -399,7 +399,7 @@ def load_for_scaling(file: str, settings: tuple[str, ...], model: str | None) ->
 def _explain_param(program: Program, path: str, as_json: str) -> None:
     from difflib import get_close_matches
 
-    from cgc.show import explain_param, params_data
+    from cgc.show.params import explain_param, params_data
 
     names = [param.name for param in program.graph.params]
     if path not in names:

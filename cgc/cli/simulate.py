@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from cgc.cli_options import FILE, FORMAT, MODEL, SET, options, print_json, print_rich
+from cgc.cli.options import FILE, FORMAT, MODEL, SET, options, print_json, print_rich
 from cgc.driver import UsageError, parse_overrides
 
 TARGET = "wse-sim"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cgc.cli_options import FORMAT, SET, options, print_json
+from cgc.cli.options import FORMAT, SET, options, print_json
 from cgc.driver import UsageError, parse_overrides
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cgc.cli_options import FORMAT, options, print_json, print_rich
+from cgc.cli.options import FORMAT, options, print_json, print_rich
 from cgc.driver import UsageError, write_artifacts
 
 
@@ -44,7 +44,7 @@ def scaling(
     from cgc.scaling_laws.fit import Method
     from cgc.scaling_laws.runs import read_runs
     from cgc.scaling_laws.study import study
-    from cgc.show_study import study_table, undetermined_lines
+    from cgc.show.study import study_table, undetermined_lines
 
     kind = Path(output).suffix.removeprefix(".") if output is not None else "svg"
     if kind not in ("svg", "png"):
