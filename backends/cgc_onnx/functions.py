@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from cgc.ir.builder import Names
-from cgc.ir.dims import Size, symbol
+from cgc.ir.dims import Dim, Size, symbol
 from cgc.ir.graph import NOWHERE, Function, Graph, Location, Node, Region, Value
 from cgc.ir.ops import Call, Concat, Dot, Repeat
 from cgc.ir.types import TensorType
@@ -28,11 +28,13 @@ UNUSABLE = {"Constant"}
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """An ONNX function: what its parameters must look like, and the symbols (`seq`) and shared tensors it takes as
-    further inputs.
+    """An ONNX function: the axes that its loose arguments and its results have, where they are not those of the graph's
+    values; what its parameters must look like, and the symbols (`seq`) and shared tensors it takes as further inputs.
     """
 
     proto: FunctionDef
+    arguments: tuple[tuple[Dim, ...], ...]
+    results: tuple[tuple[Dim, ...], ...]
     layouts: tuple[Layout, ...]
     symbols: tuple[str, ...]
     shared: tuple[Shared, ...]
@@ -126,7 +128,10 @@ class Structure:
             )
         emitted = self._emitted[op.function]
         params = zip(node.inputs[args:], emitted.layouts, strict=True)
-        names = [scope.ordered(value).name for value in node.inputs[:args]]
+        names = [
+            scope.shapes.reshape(scope.ordered(value), dims, f"{value.name}.merged").name
+            for value, dims in zip(node.inputs[:args], emitted.arguments, strict=True)
+        ]
         names += [name for value, layout in params for name in scope.stored(value, layout).tensors]
         return self._apply(scope, emitted, names, node.outputs, op.instance or op.function, scope.prefix)
 
@@ -186,8 +191,8 @@ class Structure:
             scope: Scope, index: int, carried: list[Tensor], shared: list[Tensor], stacked: list[Parameter]
         ) -> list[Tensor]:
             passed = [
-                scope.shapes.transpose(x, value.type.names).name
-                for x, value in zip([*carried, *shared], op.body.arguments, strict=False)
+                scope.shapes.reshape(scope.shapes.transpose(x, value.type.names), dims, f"{value.name}.merged").name
+                for x, value, dims in zip([*carried, *shared], op.body.arguments, emitted.arguments, strict=False)
             ]
             names = [*passed, *(name for parameter in stacked for name in parameter.tensors)]
             instance = f"{op.instance}.{index}"
@@ -208,7 +213,11 @@ class Structure:
             domain=DOMAIN,
             name=scope.prefix + instance,
         )
-        return [scope.result(name, value.type.dims, value.type) for name, value in zip(names, outputs, strict=True)]
+        results = []
+        for name, value, dims in zip(names, outputs, emitted.results, strict=True):
+            given = scope.result(name, dims, value.type)
+            results.append(scope.shapes.reshape(given, value.type.dims, f"{prefix}{value.name}.split"))
+        return results
 
     def _function(
         self, name: str, body: Region, wanted: Sequence[tuple[str, Layout]], doc: str, location: Location
@@ -227,8 +236,11 @@ class Structure:
         for argument, operand in zip(body.arguments, operands, strict=True):
             scope.define(argument, operand)
         self.write(scope, body)
-        results = [scope.ordered(value) for value in body.results]
+        # What a function does first or last to lay out a tensor otherwise is left to its callers, who may undo it.
+        results = [shapes.before_reshape(scope.ordered(value)) for value in body.results]
         outputs = writer.finish([(x.name, "") for x in results])
+        loose = [shapes.after_reshape(x, outputs) for x in loose]
+        writer.drop_unused(outputs)
         stored = [
             Tensor(name, parameter.stored, parameter.dtype)
             for parameter in params
@@ -253,7 +265,14 @@ class Structure:
         )
         self.functions.append(proto)
         further = tuple(entry for entry, _ in shapes.shared.values())
-        return Emitted(proto, tuple(layout for _, layout in wanted), tuple(shapes.missing), further)
+        return Emitted(
+            proto,
+            tuple(x.dims for x in loose),
+            tuple(x.dims for x in results),
+            tuple(layout for _, layout in wanted),
+            tuple(shapes.missing),
+            further,
+        )
 
 
 def _gathered(value: Value, turns: Sequence[Tensor]) -> Parameter:

@@ -12,8 +12,8 @@ from itertools import product as cartesian
 from typing import TypeAlias
 
 from cgc.ir.dims import Dim, evaluate, product
-from cgc.ir.graph import Region, Value
-from cgc.ir.ops import Call, Dot, Op, Repeat
+from cgc.ir.graph import Node, Region, Value
+from cgc.ir.ops import Binary, Call, Dot, Op, Repeat
 from cgc.ir.types import DType, TensorType
 from cgc.target import TargetError
 
@@ -122,8 +122,14 @@ def layouts(
 ) -> dict[str, Layout]:
     """Return the layout of each of `params`, arguments of `region`: what all its uses agree on, else its type's own."""
     wanted: dict[str, set[Layout]] = {value.name: set() for value in params}
+    results: set[tuple[str, tuple[str, ...]]] = set()
     for node in region.nodes:
-        for value, demand in zip(node.inputs, _demands(node.op, node.inputs, wanted, callee, packed), strict=True):
+        demands = _demands(node.op, node.inputs, wanted, callee, packed)
+        if isinstance(node.op, Dot):
+            results |= {(node.output.name, produced) for produced in _produced(node, wanted)}
+        if isinstance(node.op, Binary):
+            demands = _added(node.inputs, wanted, results)
+        for value, demand in zip(node.inputs, demands, strict=True):
             if value.name in wanted:
                 wanted[value.name].add(demand)
     for value in region.results:
@@ -131,6 +137,26 @@ def layouts(
             wanted[value.name].add(natural(value.type))
     types = {value.name: value.type for value in region.arguments}
     return {name: _agreed(demands, types[name]) for name, demands in wanted.items()}
+
+
+def _produced(node: Node, params: Mapping[str, object]) -> Iterator[tuple[str, ...]]:
+    """Yield the dimensions that a weight gives its product, which has them as one axis."""
+    assert isinstance(node.op, Dot)
+    a, b = node.inputs
+    use = weight_use(node.op, (a.type, b.type), (a.name in params, b.name in params))
+    if use:
+        yield tuple(name for name in node.inputs[use.index].type.names if name not in node.op.over)
+
+
+def _added(
+    inputs: tuple[Value, ...], params: Mapping[str, object], products: set[tuple[str, tuple[str, ...]]]
+) -> list[Layout]:
+    """Return the layouts of the operands of arithmetic: what is shaped as a weight's product is one axis, as that is."""
+    demands = [natural(value.type) for value in inputs]
+    for index, value in enumerate(inputs):
+        if value.name in params and (inputs[1 - index].name, value.type.names) in products:
+            demands[index] = Layout((), (len(value.type.dims),))
+    return demands
 
 
 def _agreed(demands: set[Layout], type: TensorType) -> Layout:

@@ -37,6 +37,7 @@ from cgc.ir.ops import (
 from cgc.ir.rules import union
 from cgc.ir.types import is_float
 from cgc_onnx.contraction import contract
+from cgc_onnx.layout import Parameter
 from cgc_onnx.proto import ELEMENT_TYPES
 from cgc_onnx.scope import Scope
 from cgc_onnx.writer import Tensor
@@ -162,6 +163,9 @@ def _unary(scope: Scope, node: Node, kind: UnaryKind) -> Tensor:
 
 
 def _binary(scope: Scope, node: Node, kind: BinaryKind) -> Tensor:
+    on_one_axis = _on_one_axis(scope, node, kind)
+    if on_one_axis:
+        return on_one_axis
     a, b = (scope.tensor(value) for value in node.inputs)
     dims = union((a.type, b.type))
     left, right = scope.shapes.align(a, dims), scope.shapes.align(b, dims)
@@ -175,6 +179,25 @@ def _binary(scope: Scope, node: Node, kind: BinaryKind) -> Tensor:
     else:
         name = writer.one(BINARY[kind], (left, right), wish)
     return scope.result(name, dims, node.output.type)
+
+
+def _on_one_axis(scope: Scope, node: Node, kind: BinaryKind) -> Tensor | None:
+    """Write arithmetic of a weight's product with a parameter of its shape, a bias, before the product's axis is split
+    into dimensions; None where it is something else.
+    """
+    for index, value in enumerate(node.inputs):
+        parameter, count = scope.operand(value), len(value.type.dims)
+        if not isinstance(parameter, Parameter) or parameter.loops or count < 2 or kind not in ("add", "sub", "mul"):
+            continue
+        x = scope.tensor(node.inputs[1 - index])
+        whole = scope.shapes.before_reshape(x)
+        if x.dims[-count:] != value.type.dims or whole.dims[:-1] != x.dims[:-count]:
+            continue
+        names = [whole.name, scope.matrix(value, (count,)).name]
+        wish = scope.wish(node.output)
+        done = scope.writer.tensor(BINARY[kind], names[::-1] if index == 0 else names, whole, f"{wish}.merged")
+        return scope.shapes.reshape(done, x.dims, wish)
+    return None
 
 
 def _where(scope: Scope, node: Node) -> Tensor:

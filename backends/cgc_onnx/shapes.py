@@ -146,6 +146,21 @@ class Shapes:
         self._origins[name] = x
         return self.writer.note(Tensor(name, tuple(dims), x.dtype))
 
+    def before_reshape(self, x: Tensor) -> Tensor:
+        """Return the tensor that `x` was laid out from, `x` itself where it was not."""
+        return self._origins.get(x.name, x)
+
+    def after_reshape(self, x: Tensor, outputs: Sequence[str]) -> Tensor:
+        """Return what the one node that reads the argument `x` lays it out as, and drop that node; `x` itself where
+        anything else reads it, or what it becomes is one of `outputs`.
+        """
+        readers = [node for node in self.writer.nodes if x.name in node.inputs]
+        if len(readers) != 1 or readers[0].op != "Reshape" or readers[0].outputs[0] in outputs:
+            return x
+        (found,) = (tensor for tensor in self.writer.values if tensor.name == readers[0].outputs[0])
+        self.writer.nodes.remove(readers[0])
+        return found
+
     def _shape(self, old: Sequence[Size], new: Sequence[Size]) -> str:
         # In ONNX a 0 keeps the size at the same place, and one -1 takes what is left: mostly no size is computed.
         entries: list[int | None] = []

@@ -168,10 +168,10 @@ class Writer:
             renamed[copy] = wanted or copy
             outputs.append(renamed[copy])
         self._rename({old: new for old, new in renamed.items() if old != new})
-        self._drop_unused(outputs)
+        self.drop_unused(outputs)
         return outputs
 
-    def _drop_unused(self, outputs: Sequence[str]) -> None:
+    def drop_unused(self, outputs: Sequence[str]) -> None:
         """Drop nodes that nothing reads: runtimes run them all the same."""
         read = set(outputs)
         kept: list[Node] = []

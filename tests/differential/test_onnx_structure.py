@@ -81,7 +81,7 @@ def test_layers_are_stored_one_by_one_as_matrices(flat: bool, tmp_path: Path) ->
         for layer in range(3)
         for name, shape in (
             (f"h.{layer}.attention.q.w", [6, 6]),
-            (f"h.{layer}.attention.q.b", [3, 2]),
+            (f"h.{layer}.attention.q.b", [6]),
             (f"h.{layer}.attention.out.w", [6, 6]),
         )
     }
