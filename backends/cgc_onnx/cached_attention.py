@@ -14,8 +14,10 @@ from cgc.ir.dims import Dim, Size, add, product, subtract, symbol
 from cgc.ir.graph import Function, Node, Value
 from cgc.passes.kv_cache import MASK, PAST
 from cgc_onnx.capabilities import GROUPED_HEAD, MICROSOFT
+from cgc_onnx.pending import Joined, Product, Turned, written
+from cgc_onnx.products import side_by_side
 from cgc_onnx.proto import ELEMENT_TYPES, Attribute
-from cgc_onnx.scope import Joined, Scope, Shared
+from cgc_onnx.scope import Scope, Shared
 from cgc_onnx.writer import Tensor
 
 
@@ -54,7 +56,9 @@ def cached_attention(scope: Scope, node: Node, function: Function, heads: Heads,
     """
     q, k, v = node.inputs[:3]
     keys, values = scope.operand(k), scope.operand(v)
-    if not isinstance(keys, Joined) or not isinstance(values, Joined) or keys is values or keys.whole or values.whole:
+    if not isinstance(keys, Joined) or not isinstance(values, Joined) or keys is values:
+        return None
+    if keys.later.whole or values.later.whole:
         return None
     names = [argument.name for argument in function.arguments]
     bias = node.inputs[3] if function.block == "attend_with_bias" else None
@@ -62,30 +66,28 @@ def cached_attention(scope: Scope, node: Node, function: Function, heads: Heads,
     shown = _shown_bias(scope, q, bias, heads, padded)
     if shown is None:
         return None
-    operands = [
-        _merged(scope, scope.tensor(q), [heads.batch, (heads.query,), (*heads.all, heads.head)]),
-        *(_new_heads(scope, joined, heads) for joined in (keys, values)),
-    ]
     pasts = [_past(scope, joined, heads) for joined in (keys, values)]
     size = q.type.dim(heads.head).size
     attributes: dict[str, Attribute] = {} if _is_usual(scale, size) else {"scale": scale}
     profile = scope.writer.profile
     if _grouped_query(scope, q, heads.head) and MASK in names:
-        inputs = [*operands, *pasts, *_lengths(scope, padded)]
-        inputs += ["", "", "", shown] if shown else []
+        one = _one_product(scope, node, (keys, values), heads)
+        operands, turning = one or (_operands(scope, q, (keys, values), heads), [])
+        inputs = [*operands, *pasts, *_lengths(scope, padded), *(turning or ["", "", ""]), shown]
         attributes |= {"num_heads": _count(q, heads.all), "kv_num_heads": _count(q, heads.key_heads)}
-        written = _write(scope, node, "GroupQueryAttention", MICROSOFT, inputs, attributes)
+        attributes |= {"do_rotary": 1} if turning else {}
+        results = _write(scope, node, "GroupQueryAttention", MICROSOFT, _without_last_empty(inputs), attributes)
     elif profile.standard("Attention"):
-        inputs = [*operands, _mask(scope, shown, padded), *pasts]
+        inputs = [*_operands(scope, q, (keys, values), heads), _mask(scope, shown, padded), *pasts]
         attributes |= {"q_num_heads": _count(q, heads.all), "kv_num_heads": _count(q, heads.key_heads)}
         attributes |= {} if inputs[3] else {"is_causal": 1}
-        written = _write(scope, node, "Attention", "", inputs, attributes)
+        results = _write(scope, node, "Attention", "", inputs, attributes)
     else:
         return None
-    for joined, value, name in ((keys, k, written[1]), (values, v, written[2])):
-        joined.whole = _present(scope, name, value, heads)
+    for joined, value, name in ((keys, k, results[1]), (values, v, results[2])):
+        joined.later.whole = _present(scope, name, value, heads)
     dims = tuple(q.type.dim(name) for name in (*heads.batch, heads.query, *heads.all, heads.head))
-    merged = Tensor(written[0], (*dims[:2], Dim("*".join(heads.all), _product(dims[2:]))), q.type.dtype)
+    merged = Tensor(results[0], (*dims[:2], Dim("*".join(heads.all), _product(dims[2:]))), q.type.dtype)
     return scope.shapes.reshape(scope.writer.note(merged), dims, scope.wish(node.output))
 
 
@@ -94,6 +96,49 @@ def _grouped_query(scope: Scope, q: Value, head: str) -> bool:
     size = q.type.dim(head).size
     fits = isinstance(size, int) and size % GROUPED_HEAD == 0 and q.type.dtype == "f32"
     return fits and scope.writer.profile.fused("GroupQueryAttention")
+
+
+def _operands(scope: Scope, q: Value, joined: Sequence[Joined], heads: Heads) -> list[str]:
+    """Return queries, new keys and new values, each with its heads side by side."""
+    queries = _merged(scope, scope.tensor(q), [heads.batch, (heads.query,), (*heads.all, heads.head)])
+    return [queries, *(_new_heads(scope, each, heads) for each in joined)]
+
+
+def _one_product(
+    scope: Scope, node: Node, joined: tuple[Joined, Joined], heads: Heads
+) -> tuple[list[str], list[str]] | None:
+    """Write queries, new keys and new values as one product of what all are made of, and return it as operands, with
+    what the operator turns queries and keys by; None where they are no products that nothing else has asked for.
+    """
+    parts = [scope.operand(node.inputs[0]), *(each.second for each in joined)]
+    turned = [part for part in parts if isinstance(part, Turned)]
+    products = [part.product if isinstance(part, Turned) else part for part in parts]
+    orders = [(*heads.all, heads.head), *[(*heads.key_heads, heads.head)] * 2]
+    plain = [part for part in products if isinstance(part, Product)]
+    if len(plain) != 3 or [part.produced for part in plain] != orders or any(part.later.whole for part in plain):
+        return None
+    if turned and (turned != parts[:2] or not _turns_alike(scope, turned)):
+        return None
+    whole = side_by_side(scope, plain, (*heads.batch, heads.query), f"{scope.wish(node.output)}.heads")
+    if whole is None:
+        return None
+    by = [scope.shared(table).name for table in turned[0].tables] + [turned[0].positions.name] if turned else []
+    return [whole.name, "", ""], by
+
+
+def _turns_alike(scope: Scope, parts: Sequence[Turned]) -> bool:
+    """Tell whether the operator can turn queries and keys itself: of a prompt it takes all sequences to begin at one
+    position, so that none may start late.
+    """
+    by = {(part.positions.name, *(table.key for table in part.tables)) for part in parts}
+    (half,) = {table.dims[-1].size for part in parts for table in part.tables}
+    return len(by) == 1 and isinstance(half, int) and half % GROUPED_HEAD == 0 and not scope.writer.profile.padded
+
+
+def _without_last_empty(inputs: list[str]) -> list[str]:
+    while inputs and not inputs[-1]:
+        inputs = inputs[:-1]
+    return inputs
 
 
 def _write(
@@ -123,7 +168,7 @@ def _merged(scope: Scope, x: Tensor, groups: Sequence[Sequence[str]]) -> str:
 
 
 def _new_heads(scope: Scope, joined: Joined, heads: Heads) -> str:
-    x = joined.second
+    x = written(joined.second)
     (new,) = (name for name in x.names if name not in (*heads.batch, *heads.key_heads, heads.head))
     return _merged(scope, x, [heads.batch, (new,), (*heads.key_heads, heads.head)])
 

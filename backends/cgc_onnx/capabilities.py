@@ -43,12 +43,14 @@ FUSED = frozenset(
         "MatMulNBits",
         "QuickGelu",
         "RotaryEmbedding",
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
     }
 )
 """Operators of ONNX Runtime's own."""
 
 GROUPED_HEAD = 8
-"""`GroupQueryAttention` takes heads of multiples of this size."""
+"""`GroupQueryAttention` takes heads of multiples of this size, and turns halves of multiples of it."""
 
 MICROSOFT = "com.microsoft"
 

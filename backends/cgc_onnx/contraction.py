@@ -41,67 +41,64 @@ def _weighted(scope: Scope, x: Value, weight: Value, use: WeightUse, wish: str) 
     dims = weight.type.dims
     first, second = dims[: use.groups[0]], dims[use.groups[0] :]
     reduced, produced = (second, first) if use.transposed else (first, second)
-    packed = scope.packed(weight)
+    left = matrix_rows(scope, scope.tensor(x), [dim.name for dim in reduced])
+    packed, name = scope.packed(weight), wish if len(produced) == 1 else f"{wish}.matmul"
     if packed:
-        return _times_packed(scope, scope.tensor(x), packed, (reduced, produced), wish)
-    matrix = scope.matrix(weight, use.groups)
-    left = _matrix_rows(scope, scope.tensor(x), [dim.name for dim in reduced])
-    kept = left.dims[:-1]
-    if use.transposed:
-        return _times_transposed(scope, left, matrix, produced, wish)
-    name = scope.writer.one("MatMul", (left.name, matrix.name), f"{wish}.matmul" if len(produced) > 1 else wish)
-    out = scope.writer.note(Tensor(name, (*kept, *matrix.dims[1:]), left.dtype))
-    return scope.shapes.reshape(out, (*kept, *produced), wish)
-
-
-def _times_packed(
-    scope: Scope, x: Tensor, packed: tuple[str, str], dims: tuple[tuple[Dim, ...], tuple[Dim, ...]], wish: str
-) -> Tensor:
-    """X times a matrix of few bits, [produced, reduced]: the runtime unpacks it as it goes."""
-    reduced, produced = dims
-    how = scope.how
-    assert how is not None
-    left = _matrix_rows(scope, x, [dim.name for dim in reduced])
-    length, width = (product(tuple(dim.size for dim in group)) for group in dims)
-    assert isinstance(length, int)
-    assert isinstance(width, int)
-    attributes: dict[str, Attribute] = {
-        "K": length,
-        "N": width,
-        "bits": how.bits,
-        "block_size": how.block,
-        "accuracy_level": USES_INTEGERS,
-    }
-    (name,) = scope.writer.emit(
-        "MatMulNBits", [left.name, *packed], f"{wish}.packed", domain=MICROSOFT, attributes=attributes
-    )
-    out = scope.writer.note(Tensor(name, (*left.dims[:-1], Dim("*".join(d.name for d in produced), width)), x.dtype))
+        width = Dim("*".join(dim.name for dim in produced), product(tuple(dim.size for dim in produced)))
+        out = times_packed(scope, left, packed, width, name)
+    else:
+        out = times_matrix(scope, left, scope.matrix(weight, use.groups), use.transposed, name)
     return scope.shapes.reshape(out, (*left.dims[:-1], *produced), wish)
 
 
-def _matrix_rows(scope: Scope, x: Tensor, reduced: Sequence[str]) -> Tensor:
+def matrix_rows(scope: Scope, x: Tensor, reduced: Sequence[str]) -> Tensor:
+    """Return `x` with the axes `reduced` last, as one."""
     kept = [name for name in x.names if name not in reduced]
     return scope.shapes.merge(x, [*([name] for name in kept), reduced], [*kept, "*".join(reduced)], f"{x.name}.merged")
 
 
-def _times_transposed(scope: Scope, left: Tensor, matrix: Tensor, produced: tuple[Dim, ...], wish: str) -> Tensor:
+def times_packed(scope: Scope, left: Tensor, packed: tuple[str, str], width: Dim, wish: str) -> Tensor:
+    """[…, reduced] times a matrix of few bits, its integers and scales [width, reduced]: the runtime unpacks it as it
+    goes.
+    """
+    how, length = scope.how, left.dims[-1].size
+    assert how is not None
+    assert isinstance(length, int)
+    assert isinstance(width.size, int)
+    attributes: dict[str, Attribute] = {
+        "K": length,
+        "N": width.size,
+        "bits": how.bits,
+        "block_size": how.block,
+        "accuracy_level": USES_INTEGERS,
+    }
+    (name,) = scope.writer.emit("MatMulNBits", [left.name, *packed], wish, domain=MICROSOFT, attributes=attributes)
+    return scope.writer.note(Tensor(name, (*left.dims[:-1], width), left.dtype))
+
+
+def times_matrix(scope: Scope, left: Tensor, matrix: Tensor, transposed: bool, wish: str) -> Tensor:
+    """[…, reduced] times [reduced, width], or [width, reduced] where `transposed`."""
+    if transposed:
+        return _times_transposed(scope, left, matrix, wish)
+    name = scope.writer.one("MatMul", (left.name, matrix.name), wish)
+    return scope.writer.note(Tensor(name, (*left.dims[:-1], *matrix.dims[1:]), left.dtype))
+
+
+def _times_transposed(scope: Scope, left: Tensor, matrix: Tensor, wish: str) -> Tensor:
     # Gemm reads a transposed matrix as it lies; MatMul would need a moved copy of it, which for a tied embedding is
     # the largest tensor of the model.
+    dims = (*left.dims[:-1], matrix.dims[0])
     if scope.writer.profile.fused("FusedMatMul") and len(left.dims) > 1:
-        (name,) = scope.writer.emit(
-            "FusedMatMul", [left.name, matrix.name], f"{wish}.matmul", domain=MICROSOFT, attributes={"transB": 1}
-        )
-        out = scope.writer.note(Tensor(name, (*left.dims[:-1], matrix.dims[0]), left.dtype))
-        return scope.shapes.reshape(out, (*left.dims[:-1], *produced), wish)
+        inputs = [left.name, matrix.name]
+        (name,) = scope.writer.emit("FusedMatMul", inputs, wish, domain=MICROSOFT, attributes={"transB": 1})
+        return scope.writer.note(Tensor(name, dims, left.dtype))
     *kept, last = left.names
     groups = [kept, [last]] if kept else [[last]]
     rows = scope.shapes.merge(left, groups, ["*".join(kept), last][-len(groups) :], f"{left.name}.rows")
     if not kept:
         rows = Tensor(scope.shapes.unsqueeze(rows.name, (0,)), (Dim("1", 1), *rows.dims), rows.dtype)
-    moved = f"{wish}.gemm" if len(kept) != 1 or len(produced) != 1 else wish
-    name = scope.writer.one("Gemm", (rows.name, matrix.name), moved, transB=1)
-    out = scope.writer.note(Tensor(name, (rows.dims[0], matrix.dims[0]), left.dtype))
-    return scope.shapes.reshape(out, (*left.dims[:-1], *produced), wish)
+    name = scope.writer.one("Gemm", (rows.name, matrix.name), wish if len(kept) == 1 else f"{wish}.gemm", transB=1)
+    return scope.shapes.reshape(scope.writer.note(Tensor(name, (rows.dims[0], matrix.dims[0]), left.dtype)), dims, wish)
 
 
 def _batched(scope: Scope, a: Tensor, b: Tensor, over: Sequence[str], wish: str) -> Tensor:

@@ -9,16 +9,19 @@ from typing import TypeAlias
 from cgc.ir.builder import Names
 from cgc.ir.dims import Dim, Size, symbol
 from cgc.ir.graph import NOWHERE, Function, Graph, Location, Node, Region, Value
-from cgc.ir.ops import Call, Concat, Dot, Repeat
+from cgc.ir.ops import Call, Dot, Repeat
 from cgc.ir.types import TensorType
 from cgc_onnx.capabilities import Profile
+from cgc_onnx.deferral import deferred, later
 from cgc_onnx.intrinsics import intrinsic
 from cgc_onnx.layout import Layout, Parameter, declare, layouts, repeat_layouts, static_size, step
 from cgc_onnx.lower import lower
+from cgc_onnx.pending import Product
+from cgc_onnx.products import Linear, linear, pending_product
 from cgc_onnx.proto import FunctionDef
 from cgc_onnx.proto import Node as NodeRecord
 from cgc_onnx.quantization import Quantization
-from cgc_onnx.scope import Joined, Operand, Scope, Shared
+from cgc_onnx.scope import Operand, Scope, Shared
 from cgc_onnx.shapes import Shapes
 from cgc_onnx.writer import DOMAIN, Tensor, Writer, value_infos
 
@@ -69,9 +72,10 @@ class Structure:
         self._by_name = {function.name: function for function in graph.functions}
         self._layouts: dict[str, tuple[Layout, ...]] = {}
         self._emitted: dict[str, Emitted] = {}
+        self._linear: dict[str, Linear | None] = {}
         self._names = Names()
         self._names.reserve(UNUSABLE)
-        self._called = {function.name: self._names.fresh(function.name) for function in graph.functions}
+        self._function_names = {function.name: self._names.fresh(function.name) for function in graph.functions}
         for function in graph.functions:
             found = self.layouts(function.body, [param.value for param in function.params])
             self._layouts[function.name] = tuple(found[param.name] for param in function.params)
@@ -97,23 +101,31 @@ class Structure:
                     results: Sequence[Operand] = self._call(scope, node, node.op)
                 case Repeat():
                     results = self._repeat(scope, node, node.op)
-                case Concat() if len(node.inputs) == 2:
-                    results = (self._joined(scope, node),)
                 case _:
-                    results = lower(scope, node)
+                    pending = deferred(scope, node)
+                    results = (pending,) if pending else lower(scope, node)
             for value, operand in zip(node.outputs, results, strict=True):
                 scope.define(value, operand)
         scope.writer.source = ""
 
-    def _joined(self, scope: Scope, node: Node) -> Joined:
-        first, second = (scope.tensor(value) for value in node.inputs)
-        return Joined(first, second, lambda: lower(scope, node)[0])
+    def _product(self, scope: Scope, node: Node, function: Function) -> Product | None:
+        """Return a call of a linear map, where the runtime has an operator that takes several side by side."""
+        if function.name not in self._linear:
+            self._linear[function.name] = linear(function)
+        found = self._linear[function.name]
+        if found is None or not self.profile.fused("GroupQueryAttention"):
+            return None
+        assert isinstance(node.op, Call)
+        op = node.op
+        return pending_product(scope, found, node.inputs, later(scope, lambda: self._called(scope, node, op)[0]))
 
-    def _call(self, scope: Scope, node: Node, op: Call) -> Sequence[Tensor]:
+    def _call(self, scope: Scope, node: Node, op: Call) -> Sequence[Operand]:
         function = self._by_name[op.function]
-        known = intrinsic(scope, node, function)
-        if known:
-            return (known,)
+        known = intrinsic(scope, node, function) or self._product(scope, node, function)
+        return (known,) if known else self._called(scope, node, op)
+
+    def _called(self, scope: Scope, node: Node, op: Call) -> Sequence[Tensor]:
+        function = self._by_name[op.function]
         body, args = function.body, op.args
         if self._flat:
             inner = scope.inline(op.instance)
@@ -124,7 +136,7 @@ class Structure:
                 for param, layout in zip(function.params, self._layouts[function.name], strict=True)
             ]
             self._emitted[op.function] = self._function(
-                self._called[function.name], body, wanted, _documentation(function), function.location
+                self._function_names[function.name], body, wanted, _documentation(function), function.location
             )
         emitted = self._emitted[op.function]
         params = zip(node.inputs[args:], emitted.layouts, strict=True)

@@ -15,14 +15,23 @@ from cgc.ir.graph import Function, Node, Value
 from cgc.ir.types import is_float
 from cgc_onnx.cached_attention import cached_attention, heads_of
 from cgc_onnx.capabilities import MICROSOFT
+from cgc_onnx.pending import Sum, Turned
 from cgc_onnx.rotary import rotary
 from cgc_onnx.scope import Scope
 from cgc_onnx.writer import Tensor
 
-Intrinsic: TypeAlias = Callable[[Scope, Node, Function], Tensor | None]
+Intrinsic: TypeAlias = Callable[[Scope, Node, Function], Tensor | Turned | None]
+
+SKIP: Mapping[str, str] = MappingProxyType(
+    {
+        "LayerNormalization": "SkipLayerNormalization",
+        "RMSNormalization": "SkipSimplifiedLayerNormalization",
+    }
+)
+"""Norm → the operator of ONNX Runtime that adds two tensors first."""
 
 
-def intrinsic(scope: Scope, node: Node, function: Function) -> Tensor | None:
+def intrinsic(scope: Scope, node: Node, function: Function) -> Tensor | Turned | None:
     """Write a call of `function` as a standard operator and return its result; None where there is no such operator."""
     if len(node.outputs) != 1 or not is_float(node.output.type.dtype):
         return None
@@ -46,6 +55,9 @@ def _norm(op: str) -> Intrinsic:
 
     def rule(scope: Scope, node: Node, function: Function) -> Tensor | None:
         axis = _names(function, "axis")
+        summed = _norm_of_sum(scope, node, op, axis, _number(function, "eps"))
+        if summed:
+            return summed
         x, params = scope.tensor(node.inputs[0]), node.inputs[1:]
         if x.dtype == "bf16" or any(param.type.names != axis for param in params):
             return None
@@ -58,6 +70,22 @@ def _norm(op: str) -> Intrinsic:
         return scope.writer.tensor(op, operands, x, scope.wish(node.output), axis=-len(axis), epsilon=epsilon)
 
     return rule
+
+
+def _norm_of_sum(scope: Scope, node: Node, op: str, axis: tuple[str, ...], epsilon: float) -> Tensor | None:
+    """Write a sum and its norm as one operator of the runtime, which gives both; None where it is no such sum."""
+    x, params = scope.operand(node.inputs[0]), node.inputs[1:]
+    fused = SKIP[op]
+    if not isinstance(x, Sum) or x.later.whole or not scope.writer.profile.fused(fused):
+        return None
+    if x.first.names[2:] != axis or len(axis) != 1 or not params or any(param.type.names != axis for param in params):
+        return None
+    wish = scope.wish(node.output)
+    inputs = [x.first.name, x.second.name, *(scope.ordered(param).name for param in params)]
+    outputs = [wish, "", "", scope.wish(node.inputs[0])]
+    normed, _, _, total = scope.writer.emit(fused, inputs, outputs, domain=MICROSOFT, attributes={"epsilon": epsilon})
+    x.later.whole = scope.writer.note(replace(x.first, name=total))
+    return scope.writer.note(replace(x.first, name=normed))
 
 
 def _silu(scope: Scope, node: Node, _: Function) -> Tensor | None:

@@ -151,7 +151,7 @@ def _produced(node: Node, params: Mapping[str, object]) -> Iterator[tuple[str, .
 def _added(
     inputs: tuple[Value, ...], params: Mapping[str, object], products: set[tuple[str, tuple[str, ...]]]
 ) -> list[Layout]:
-    """Return the layouts of the operands of arithmetic: what is shaped as a weight's product is one axis, as that is."""
+    """Return the layouts of the operands of arithmetic: what is shaped as a weight's product is one axis, like it."""
     demands = [natural(value.type) for value in inputs]
     for index, value in enumerate(inputs):
         if value.name in params and (inputs[1 - index].name, value.type.names) in products:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeAlias
+
 from cgc.ir.dims import Dim, symbol
 from cgc.ir.graph import Function, Node, Value
 from cgc.passes.kv_cache import POSITIONS
 from cgc_onnx.capabilities import MICROSOFT
+from cgc_onnx.deferral import later
+from cgc_onnx.pending import Product, Turned
 from cgc_onnx.proto import ELEMENT_TYPES, Attribute
 from cgc_onnx.scope import Scope, Shared
 from cgc_onnx.writer import Tensor
 
-WAVES = ("Cos", "Sin")
 
+def rotary(scope: Scope, node: Node, function: Function) -> Tensor | Turned | None:
+    """Write `rope` or `partial_rope` for tokens whose positions are an input of the model; None where nothing fits.
 
-def rotary(scope: Scope, node: Node, function: Function) -> Tensor | None:
-    """Write `rope` or `partial_rope` for tokens whose positions are an input of the model; None where nothing fits."""
+    A product is not turned yet: attention may do so.
+    """
     x = node.inputs[0]
     if len(node.inputs) != 2 or function.arguments[1].name != POSITIONS or x.type.dtype != "f32":
         return None
@@ -29,33 +35,63 @@ def rotary(scope: Scope, node: Node, function: Function) -> Tensor | None:
     heads = [name for name in x.type.names if name not in (*batch, seq, head)]
     if any(not isinstance(x.type.dim(name).size, int) for name in heads):
         return None
-    return _write(scope, node, (batch[0], seq, heads, head), turned_size, float(base))
+    roles, operand = (batch[0], seq, heads, head), scope.operand(x)
+    tables = _tables(scope, turned_size, float(base))
+    if tables is None or not isinstance(operand, Product):
+        return _write(scope, node, roles, turned_size, float(base))
+    written = later(scope, lambda: _turned_by_tables(scope, node, roles, turned_size, tables))
+    return Turned(written, operand, scope.ordered(node.inputs[1]), tables)
 
 
-def _write(scope: Scope, node: Node, roles: tuple[str, str, list[str], str], turned: int, base: float) -> Tensor | None:
+Roles: TypeAlias = tuple[str, str, list[str], str]
+"""The dimensions of the batch, the positions, the heads, and of what a head holds."""
+
+
+def _tables(scope: Scope, turned: int, base: float) -> tuple[Shared, Shared] | None:
+    """Return the cosines and sines of all positions, None where the runtime takes none, or no last one is known."""
+    limit = scope.shapes.limits.get("seq")
+    if not scope.writer.profile.fused("RotaryEmbedding") or limit is None or not isinstance(limit.size, int):
+        return None
+    return _table("Cos", base, turned, limit.size), _table("Sin", base, turned, limit.size)
+
+
+def _write(scope: Scope, node: Node, roles: Roles, turned: int, base: float) -> Tensor | None:
+    tables = _tables(scope, turned, base)
+    if tables:
+        return _turned_by_tables(scope, node, roles, turned, tables)
+    if not scope.writer.profile.standard("RotaryEmbedding"):
+        return None
+    merged, attributes = _heads_side_by_side(scope, node.inputs[0], roles, turned)
+    waves = [scope.shared(_waves(wave, base, turned)).name for wave in ("Cos", "Sin")]
+    name = scope.writer.one("RotaryEmbedding", [merged.name, *waves], _wish(scope, node), **attributes)
+    return _heads_apart(scope, node, roles, replace(merged, name=name))
+
+
+def _turned_by_tables(scope: Scope, node: Node, roles: Roles, turned: int, tables: tuple[Shared, Shared]) -> Tensor:
+    merged, attributes = _heads_side_by_side(scope, node.inputs[0], roles, turned)
+    inputs = [merged.name, scope.ordered(node.inputs[1]).name, *(scope.shared(table).name for table in tables)]
+    (name,) = scope.writer.emit("RotaryEmbedding", inputs, _wish(scope, node), domain=MICROSOFT, attributes=attributes)
+    return _heads_apart(scope, node, roles, replace(merged, name=name))
+
+
+def _wish(scope: Scope, node: Node) -> str:
+    return f"{scope.wish(node.output)}.merged"
+
+
+def _heads_side_by_side(scope: Scope, value: Value, roles: Roles, turned: int) -> tuple[Tensor, dict[str, Attribute]]:
     batch, seq, heads, head = roles
-    value, profile = node.inputs[0], scope.writer.profile
-    merged = scope.shapes.merge(
-        scope.tensor(value), [[batch], [seq], [*heads, head]], [batch, seq, "*".join((*heads, head))], "merged"
-    )
+    groups, names = [[batch], [seq], [*heads, head]], [batch, seq, "*".join((*heads, head))]
+    merged = scope.shapes.merge(scope.tensor(value), groups, names, "merged")
     attributes: dict[str, Attribute] = {"num_heads": _count(value, heads), "interleaved": 0}
     if turned != value.type.dim(head).size:
         attributes["rotary_embedding_dim"] = turned
-    limit = scope.shapes.limits.get("seq")
-    wish = f"{scope.wish(node.output)}.merged"
-    if profile.fused("RotaryEmbedding") and limit is not None and isinstance(limit.size, int):
-        tables = [scope.shared(_table(wave, base, turned, limit.size)).name for wave in WAVES]
-        inputs = [merged.name, scope.ordered(node.inputs[1]).name, *tables]
-        (name,) = scope.writer.emit("RotaryEmbedding", inputs, wish, domain=MICROSOFT, attributes=attributes)
-    elif profile.standard("RotaryEmbedding"):
-        waves = [scope.shared(_waves(wave, base, turned)).name for wave in WAVES]
-        (name,) = scope.writer.emit("RotaryEmbedding", [merged.name, *waves], wish, attributes=attributes)
-    else:
-        return None
-    dims = tuple(value.type.dim(name) for name in (batch, seq, *heads, head))
-    return scope.shapes.reshape(
-        scope.writer.note(Tensor(name, merged.dims, value.type.dtype)), dims, scope.wish(node.output)
-    )
+    return merged, attributes
+
+
+def _heads_apart(scope: Scope, node: Node, roles: Roles, merged: Tensor) -> Tensor:
+    batch, seq, heads, head = roles
+    dims = tuple(node.inputs[0].type.dim(name) for name in (batch, seq, *heads, head))
+    return scope.shapes.reshape(scope.writer.note(merged), dims, scope.wish(node.output))
 
 
 def _names(function: Function, argument: str) -> tuple[str, ...]:

@@ -11,27 +11,10 @@ from cgc.ir.dims import Dim
 from cgc.ir.graph import Value
 from cgc.ir.types import DType, TensorType
 from cgc_onnx.layout import Layout, Parameter, static_size, stored_dims
+from cgc_onnx.pending import Pending, written
 from cgc_onnx.quantization import Quantization
 from cgc_onnx.shapes import Shapes
 from cgc_onnx.writer import Tensor, Writer
-
-
-@dataclass(slots=True)
-class Joined:
-    """Two tensors one behind the other along an axis, not joined yet: an operator that does so itself takes them apart,
-    and sets `whole` to what it gives back. Anything else has `make` write it.
-    """
-
-    first: Tensor
-    second: Tensor
-    make: Callable[[], Tensor]
-    whole: Tensor | None = None
-
-    def tensor(self) -> Tensor:
-        """Return the joined tensor, written when it is first asked for."""
-        if self.whole is None:
-            self.whole = self.make()
-        return self.whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +27,7 @@ class Shared:
     make: Callable[[Scope], str]
 
 
-Operand: TypeAlias = Tensor | Parameter | Joined
+Operand: TypeAlias = Tensor | Parameter | Pending
 
 
 class Scope:
@@ -80,13 +63,7 @@ class Scope:
     def tensor(self, value: Value) -> Tensor:
         """Return `value` as one tensor with an axis for each of its dimensions, axes in any order."""
         operand = self._operands[value.name]
-        match operand:
-            case Tensor():
-                return operand
-            case Joined():
-                return operand.tensor()
-            case Parameter():
-                return self.whole(operand)
+        return self.whole(operand) if isinstance(operand, Parameter) else written(operand)
 
     def ordered(self, value: Value) -> Tensor:
         """Return `value` as one tensor with its axes in the order of its type."""

@@ -102,13 +102,13 @@ class Writer:
         name: str = "",
         attributes: Mapping[str, Attribute] = MappingProxyType({}),
     ) -> list[str]:
-        """Append a node and return the names of its outputs, one for each of `wishes`."""
-        outputs = [self.fresh(wish) for wish in ([wishes] if isinstance(wishes, str) else wishes)]
+        """Append a node and return the names of its outputs, one for each of `wishes`; an empty one leaves one out."""
+        outputs = [self.fresh(wishes)] if isinstance(wishes, str) else [wish and self.fresh(wish) for wish in wishes]
         metadata = {"source": self.source} if self.source else {}
         label = self._node_names.fresh(name or outputs[0])
         node = Node(op, domain, label, list(inputs), list(outputs), attributes, metadata)
         self.nodes.append(node)
-        self._produced.update(outputs)
+        self._produced.update(name for name in outputs if name)
         return outputs
 
     def one(self, op: str, inputs: Sequence[str], wish: str, **attributes: Attribute) -> str:
@@ -178,7 +178,7 @@ class Writer:
         for node in reversed(self.nodes):
             if read.intersection(node.outputs):
                 kept.append(node)
-                read.update(node.inputs)
+                read.update(name for name in node.inputs if name)
         self.nodes = kept[::-1]
         self.values = [tensor for tensor in self.values if tensor.name in read]
 

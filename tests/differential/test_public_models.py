@@ -80,14 +80,15 @@ def test_from_scratch_counts_by_hand() -> None:
     assert cgc.load(EXAMPLES / "from_scratch.cg").parameter_count == expected
 
 
-def _gpt2(activation: str, eps: float = 1e-5, tied: bool = True) -> tuple[Any, str]:
+def _gpt2(activation: str, eps: float = 1e-5, tied: bool = True, heads: int = 4) -> tuple[Any, str]:
     config = transformers.GPT2Config(
-        vocab_size=97, n_positions=48, n_embd=48, n_layer=3, n_head=4, initializer_range=0.2, layer_norm_epsilon=eps,
-        activation_function=activation, tie_word_embeddings=tied, bos_token_id=0, eos_token_id=0,
-        attn_implementation="eager",
+        vocab_size=97, n_positions=48, n_embd=48, n_layer=3, n_head=heads, initializer_range=0.2,
+        layer_norm_epsilon=eps, activation_function=activation, tie_word_embeddings=tied, bos_token_id=0,
+        eos_token_id=0, attn_implementation="eager",
     )  # fmt: skip
     kind = {"gelu": "gelu", "gelu_new": "gelu_tanh"}[activation]
-    sizes = f'vocab=97, context=48, layers=3, width=48, heads=4, activation="{kind}", eps={eps}, tied={_word(tied)}'
+    sizes = f'vocab=97, context=48, layers=3, width=48, heads={heads}, activation="{kind}", eps={eps}'
+    sizes += f", tied={_word(tied)}"
     return transformers.GPT2LMHeadModel(config), f"use std/gpt2\n\nmodel m = gpt2({sizes})\n"
 
 
@@ -127,6 +128,7 @@ FAMILIES = {
     "llama": lambda: _llama(4),
     "llama grouped": lambda: _llama(2),
     "llama multi-query": lambda: _llama(1),
+    "gpt2 three heads": lambda: _gpt2("gelu", heads=3),
     "gpt2 with an output matrix": lambda: _gpt2("gelu", tied=False),
     "gpt_neox tied, without biases": lambda: _gpt_neox(bias=False, tied=True),
     "llama tied": lambda: _llama(2, tied=True),
