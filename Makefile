@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= out
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo setup test test-all lint format bench docs clean
+.PHONY: demo setup test test-all test-optimum lint format bench docs clean
 
 demo: $(VENV)/.core  ## Compile Cerebras-GPT 111M for the simulated WSE-2: report on the screen, picture in out/111m
 	$(BIN)/cgc compile examples/cerebras_gpt/111m.cg --target=wse-sim -o $(OUT)/111m
@@ -17,6 +17,10 @@ test: setup  ## The default test suite (a few minutes on two cores)
 
 test-all: setup  ## Everything, also what takes long; random tests draw new examples
 	CGC_EXPLORE=1 $(BIN)/python -m pytest -n 2
+
+test-optimum: setup  ## optimum's runtime, in an environment of its own: it needs an older transformers
+	$(BIN)/python -m benchmarks.onnx_peers $(VENV)-optimum
+	$(VENV)-optimum/bin/python -m pytest -n 0 tests/differential/test_onnx_runtimes.py -k optimum
 
 lint: setup  ## Style and strict types
 	$(BIN)/ruff check .
@@ -36,7 +40,7 @@ docs: setup  ## Make the generated pages anew
 	$(BIN)/python -m cgc.diagnostics.codes examples/errors > docs/errors.md
 
 clean:
-	rm -rf $(VENV) $(OUT) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-optimum $(OUT) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -104,8 +104,9 @@ def older_python(folder: Path) -> str:
         capture_output=True,
         text=True,
     ).stdout.strip()
-    # Everything else comes from this environment, whose packages are found after the other's own.
-    (Path(place) / "zz_parent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
+    # Everything else comes from this environment, whose packages, cgc among them, are found after the other's own.
+    here = sysconfig.get_paths()["purelib"]
+    (Path(place) / "zz_parent.pth").write_text(f"import site; site.addsitedir({here!r})\n", encoding="utf-8")
     return str(interpreter)
 
 
@@ -140,3 +141,7 @@ def builder_command(hub: Path, out: Path, precision: str) -> list[str]:
     """Return the command of onnxruntime-genai's builder."""
     words = ["-i", str(hub), "-o", str(out), "-p", precision, "-e", "cpu"]
     return [sys.executable, "-m", "onnxruntime_genai.models.builder", *words]
+
+
+if __name__ == "__main__":
+    print(older_python(Path(sys.argv[1])))
