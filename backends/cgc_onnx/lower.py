@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from cgc.ir.dims import Dim, add
 from cgc.ir.graph import Node
@@ -74,27 +74,6 @@ BINARY: dict[BinaryKind, str] = {
     "or": "Or",
 }
 REDUCE: dict[ReduceKind, str] = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax", "min": "ReduceMin"}
-
-Primitive: TypeAlias = (
-    Constant
-    | Position
-    | Unary
-    | Binary
-    | Where
-    | Cast
-    | Dot
-    | Reduce
-    | Scan
-    | Gather
-    | Scatter
-    | Rename
-    | Transpose
-    | Split
-    | Merge
-    | Slice
-    | Concat
-    | TopK
-)
 
 
 def lower(scope: Scope, node: Node) -> tuple[Tensor, ...]:

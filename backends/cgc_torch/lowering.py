@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from cgc.ir.dims import Dim, add
 from cgc.ir.ops import (
@@ -18,6 +18,7 @@ from cgc.ir.ops import (
     Gather,
     Merge,
     Position,
+    Primitive,
     Reduce,
     Rename,
     Scan,
@@ -55,27 +56,6 @@ from cgc_torch.expressions import (
 )
 from cgc_torch.products import contraction
 from cgc_torch.sizes import Sizes
-
-Primitive: TypeAlias = (
-    Constant
-    | Position
-    | Unary
-    | Binary
-    | Where
-    | Cast
-    | Dot
-    | Reduce
-    | Scan
-    | Gather
-    | Scatter
-    | Rename
-    | Transpose
-    | Split
-    | Merge
-    | Slice
-    | Concat
-    | TopK
-)
 
 _OPERATORS: dict[BinaryKind, tuple[str, int]] = {
     "add": ("+", SUM),

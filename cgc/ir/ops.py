@@ -203,7 +203,7 @@ class Repeat:
     reverse: bool = False
 
 
-Op: TypeAlias = (
+Primitive: TypeAlias = (
     Constant
     | Position
     | Unary
@@ -222,9 +222,10 @@ Op: TypeAlias = (
     | Slice
     | Concat
     | TopK
-    | Call
-    | Repeat
 )
+"""What computes; the others are structure."""
+
+Op: TypeAlias = Primitive | Call | Repeat
 
 OPS: tuple[type[Op], ...] = get_args(Op)
 
