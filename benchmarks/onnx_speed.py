@@ -36,7 +36,7 @@ CELLS = (
 )
 """What is run, the batch, and the length of the prompt or of what is known."""
 OWN: Mapping[str, tuple[str, ...]] = {
-    "cgc ort": ("--kv-cache", "--runtime", "ort", "--unpadded"),
+    "cgc ort": ("--kv-cache", "--runtime", "ort", "--unpadded", "--flat"),
     "cgc": ("--kv-cache",),
 }
 INT4 = ("--quantize", "int4", "--block", "32")

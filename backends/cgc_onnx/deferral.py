@@ -24,14 +24,15 @@ def deferred(scope: Scope, node: Node) -> Pending | None:
             return Joined(written, first, last)
         case Rename(names), [Product() | Turned() as operand]:
             return renamed(operand, dict(names))
-        case Binary("add"), [Tensor() as first, Tensor() as last] if _same_axes(first, last):
-            return Sum(written, first, last) if scope.writer.profile.fused("SkipLayerNormalization") else None
+        case Binary("add"), [Tensor() | Sum(), Tensor() | Sum()]:
+            return _sum(scope, node, written) if scope.writer.profile.fused("SkipLayerNormalization") else None
         case _:
             return None
 
 
-def _same_axes(first: Tensor, second: Tensor) -> bool:
-    return first.dims == second.dims and first.dtype == second.dtype == "f32"
+def _sum(scope: Scope, node: Node, written: Later) -> Sum | None:
+    first, second = (scope.tensor(value) for value in node.inputs)
+    return Sum(written, first, second) if first.dims == second.dims and first.dtype == "f32" else None
 
 
 def later(scope: Scope, write: Callable[[], Tensor]) -> Later:

@@ -16,7 +16,7 @@ from cgc_onnx.deferral import deferred, later
 from cgc_onnx.intrinsics import intrinsic
 from cgc_onnx.layout import Layout, Parameter, declare, layouts, repeat_layouts, static_size, step
 from cgc_onnx.lower import lower
-from cgc_onnx.pending import Product
+from cgc_onnx.pending import Product, Sum, written
 from cgc_onnx.products import Linear, linear, pending_product
 from cgc_onnx.proto import FunctionDef
 from cgc_onnx.proto import Node as NodeRecord
@@ -43,7 +43,7 @@ class Emitted:
     shared: tuple[Shared, ...]
 
 
-Turn: TypeAlias = Callable[[Scope, int, list[Tensor], list[Tensor], list[Parameter]], list[Tensor]]
+Turn: TypeAlias = Callable[[Scope, int, list[Tensor | Sum], list[Tensor], list[Parameter]], list[Tensor | Sum]]
 """(scope, index, carried, shared, slices of what is stacked) → what one turn of a loop gives."""
 
 
@@ -162,24 +162,24 @@ class Structure:
             scope.stored(value, replace(layout, loops=(0, *layout.loops)))
             for value, layout in zip(node.inputs[loose:], wanted, strict=True)
         ]
-        carried = [scope.tensor(value) for value in node.inputs[: op.carried]]
+        carried = [_or_sum(scope, value) for value in node.inputs[: op.carried]]
         shared = [scope.tensor(value) for value in node.inputs[op.carried : loose]]
         iterations = list(range(static_size(op.stack)))
-        collected: dict[int, list[Tensor]] = {}
+        collected: dict[int, list[Tensor | Sum]] = {}
         turn = self._turn_inline(op) if self._flat else self._turn_called(node, op, stacked, wanted)
         for index in reversed(iterations) if op.reverse else iterations:
             results = turn(scope, index, carried, shared, [step(parameter, index) for parameter in stacked])
             carried, collected[index] = results[: op.carried], results[op.carried :]
         gathered = [
-            _gathered(value, [collected[index][at] for index in iterations])
+            _gathered(value, [written(collected[index][at]) for index in iterations])
             for at, value in enumerate(node.outputs[op.carried :])
         ]
         return [*carried, *gathered]
 
     def _turn_inline(self, op: Repeat) -> Turn:
         def turn(
-            scope: Scope, index: int, carried: list[Tensor], shared: list[Tensor], stacked: list[Parameter]
-        ) -> list[Tensor]:
+            scope: Scope, index: int, carried: list[Tensor | Sum], shared: list[Tensor], stacked: list[Parameter]
+        ) -> list[Tensor | Sum]:
             inner = scope.inline(f"{op.instance}.{index}")
             operands: list[Operand] = [*carried, *shared, *stacked]
             for argument, operand in zip(op.body.arguments, operands, strict=True):
@@ -187,7 +187,7 @@ class Structure:
             self.write(inner, op.body)
             results = op.body.results
             return [
-                *(inner.tensor(value) for value in results[: op.carried]),
+                *(_or_sum(inner, value) for value in results[: op.carried]),
                 *(inner.ordered(value) for value in results[op.carried :]),
             ]
 
@@ -200,15 +200,17 @@ class Structure:
         emitted = self._function(name, op.body, list(zip(paths, wanted, strict=True)), doc, node.location)
 
         def turn(
-            scope: Scope, index: int, carried: list[Tensor], shared: list[Tensor], stacked: list[Parameter]
-        ) -> list[Tensor]:
+            scope: Scope, index: int, carried: list[Tensor | Sum], shared: list[Tensor], stacked: list[Parameter]
+        ) -> list[Tensor | Sum]:
             passed = [
                 scope.shapes.reshape(scope.shapes.transpose(x, value.type.names), dims, f"{value.name}.merged").name
-                for x, value, dims in zip([*carried, *shared], op.body.arguments, emitted.arguments, strict=False)
+                for x, value, dims in zip(
+                    [*map(written, carried), *shared], op.body.arguments, emitted.arguments, strict=False
+                )
             ]
             names = [*passed, *(name for parameter in stacked for name in parameter.tensors)]
             instance = f"{op.instance}.{index}"
-            return self._apply(scope, emitted, names, op.body.results, instance, f"{scope.prefix}{instance}.")
+            return [*self._apply(scope, emitted, names, op.body.results, instance, f"{scope.prefix}{instance}.")]
 
         return turn
 
@@ -285,6 +287,12 @@ class Structure:
             tuple(shapes.missing),
             further,
         )
+
+
+def _or_sum(scope: Scope, value: Value) -> Tensor | Sum:
+    """Return what a loop carries: a sum need not be written before the norm that the next turn begins with."""
+    operand = scope.operand(value)
+    return operand if isinstance(operand, Sum) else scope.tensor(value)
 
 
 def _gathered(value: Value, turns: Sequence[Tensor]) -> Parameter:
