@@ -112,8 +112,9 @@ class Growth:
 
     `factors` are exponents of forward multipliers by place, `feeding` the places whose results a contraction reads,
     `writers` those of products that are added to a residual stream, `branches` where that happens. `gates` are places
-    of products that are linear in fresh random weights behind one operand, with that operand. `lazy` tells that the
-    update of a layer may vanish, where only the layers together learn.
+    of products that are linear in fresh random weights behind one operand, with that operand. `chosen` are places of
+    lookups that choose weights. `lazy` tells that the update of a layer may vanish, where only all layers together
+    learn.
     """
 
     own: Graph
@@ -125,6 +126,7 @@ class Growth:
     writers: frozenset[int]
     branches: Mapping[int, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
     gates: Mapping[int, int] = field(default_factory=dict)
+    chosen: frozenset[int] = frozenset()
     lazy: bool = False
 
 
@@ -359,6 +361,8 @@ class _Walk:
     def _lookup(self, index: int, table: _State) -> _State:
         if not table.params:
             return replace(self._settled(table), stream="")
+        if index in self._growth.chosen:
+            return table
         feeds = index in self._growth.feeding
         fact = Fact("lookup", index, 0, table.params, table.scale, table.scale.change, feeds, self._deep)
         self._facts.append(fact)

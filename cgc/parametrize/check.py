@@ -74,6 +74,7 @@ class Check:
             uses.residual,
             {branch.index: (branch.operand, made.written(branch)) for branch in uses.branches},
             uses.gates,
+            uses.chosen,
             lazy,
         )
         for fact in coordinate_exponents(growth, local):

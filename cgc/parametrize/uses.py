@@ -35,6 +35,7 @@ from cgc.ir.ops import (
     Where,
 )
 from cgc.ir.types import TensorType
+from cgc.parametrize.chosen import chosen_weights
 
 UseKind: TypeAlias = Literal["lookup", "product", "elementwise", "scores"]
 Sizes: TypeAlias = tuple[int, ...]
@@ -86,12 +87,13 @@ class Uses:
     """All uses and branches of a graph, in order.
 
     `gates` are the products of two activations that are linear in products of parameters behind one operand alone, by
-    their places, with that operand.
+    their places, with that operand. `chosen` are the places of lookups that choose weights.
     """
 
     uses: list[Use] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
     gates: dict[int, int] = field(default_factory=dict)
+    chosen: frozenset[int] = frozenset()
 
     @property
     def residual(self) -> frozenset[int]:
@@ -188,6 +190,7 @@ class _Walk:
     def run(self) -> Uses:
         """Walk the whole graph."""
         graph = self._graphs[0]
+        self._found.chosen = chosen_weights(graph)
         _mark(graph.body, self._feeding)
         for value in graph.inputs:
             self._flows[value.name] = self._fresh()
@@ -195,7 +198,7 @@ class _Walk:
             self._flows[param.name] = self._fresh(frozenset((param.name,)))
         self._region([graph.body for graph in self._graphs])
         uses = [replace(use, given=self._given.get(use.index, use.given)) for use in self._found.uses]
-        return Uses(uses, self._found.branches, self._found.gates)
+        return replace(self._found, uses=uses)
 
     def _fresh(self, params: frozenset[str] = frozenset()) -> _Flow:
         self._bit += 1
@@ -257,17 +260,13 @@ class _Walk:
                 values = tuple(float(twin.op.value) for twin in row if isinstance(twin.op, Constant))
                 return _Flow(number=values or None)
             case Gather(dim):
-                if flows[0].params:
-                    self._use("lookup", row, index, 0, flows[0].params, (dim,))
-                return _Flow()
+                return self._lookup(row, index, flows[0], dim)
             case Dot(over):
                 return self._dot(row, index, flows, over)
             case Binary():
                 return self._binary(row, index, flows)
-            case Unary(kind) if kind == "neg":
-                return flows[0]
             case Unary() | Reduce() | Scan() | Scatter() | TopK():
-                return _Flow(params=flows[0].params)
+                return _applied(row[0].op, flows[0])
             case Where():
                 self._elementwise(row, index, flows)
                 return _either(flows[1:])
@@ -301,6 +300,13 @@ class _Walk:
                 tuple(1.0 for _ in row),
             )
         )
+
+    def _lookup(self, row: Row, index: int, table: _Flow, dim: str) -> _Flow:
+        if index in self._found.chosen:
+            return _Flow(params=table.params)
+        if table.params:
+            self._use("lookup", row, index, 0, table.params, (dim,))
+        return _Flow()
 
     def _dot(self, row: Row, index: int, flows: list[_Flow], over: tuple[str, ...]) -> _Flow:
         held = [at for at, flow in enumerate(flows) if flow.params]
@@ -336,16 +342,18 @@ class _Walk:
         self._elementwise(row, index, flows)
         if op.kind in ("mul", "div"):
             return self._gated(index, flows, op.kind)
-        return self._sum(index, left, right) if op.kind in ("add", "sub") else _Flow()
+        return self._sum(row[0], index, left, right) if op.kind in ("add", "sub") else _Flow()
 
-    def _sum(self, index: int, left: _Flow, right: _Flow) -> _Flow:
+    def _sum(self, node: Node, index: int, left: _Flow, right: _Flow) -> _Flow:
         sums = left.sums | right.sums
         for at, (added, stream) in enumerate(((left, right), (right, left))):
-            if not stream.params and _is_branch(added, stream.sums):
+            missing = not set(node.inputs[1 - at].type.names) <= set(node.inputs[at].type.names)
+            if not stream.params and _is_branch(added, stream.sums, missing):
                 branch = Branch(index, at, added.writers, self._loops, max(added.terms, 1), stream.stream)
                 self._found.branches.append(branch)
                 return _Flow(sums=sums, stream=stream.stream)
-        return _Flow(sums=sums, writers=left.writers | right.writers, terms=left.terms + right.terms)
+        terms = max(left.terms, right.terms) if left.writers & right.writers else left.terms + right.terms
+        return _Flow(sums=sums, writers=left.writers | right.writers, terms=terms)
 
     def _gated(self, index: int, flows: Sequence[_Flow], kind: str) -> _Flow:
         """Return the flow of a product of two values: linear in one of them if that is all that is.
@@ -361,13 +369,24 @@ class _Walk:
         return _Flow()
 
 
-def _is_branch(added: _Flow, stream: int) -> bool:
+def _applied(op: Op, x: _Flow) -> _Flow:
+    """Return the flow of a function of one value: some are linear."""
+    match op:
+        case Unary("neg"):
+            return x
+        case Reduce("sum" | "mean"):
+            return _Flow(x.params, writers=x.writers, terms=x.terms)
+        case _:
+            return _Flow(x.params)
+
+
+def _is_branch(added: _Flow, stream: int, missing: bool) -> bool:
     """Tell whether a value that is added to a stream was computed from it by a product of parameters.
 
     It is linear in such products, or (a norm stands behind them) depends on the stream by no other way: a mean that is
-    subtracted does.
+    subtracted does. `missing`: it lacks dimensions of the stream, as that mean.
     """
-    if added.writers:
+    if added.writers and not (missing and added.direct & stream):
         return bool(added.depends & stream)
     return bool(added.through & stream) and not added.direct & stream
 
