@@ -4,10 +4,11 @@ takes their results side by side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cgc.ir.dims import Dim, product
+from cgc.ir.dims import Dim
 from cgc.ir.graph import Function, Node, Value
 from cgc.ir.ops import Binary, Dot
 from cgc_onnx.contraction import matrix_rows, times_matrix, times_packed
@@ -21,7 +22,6 @@ from cgc_onnx.writer import Tensor
 class Linear:
     """A function that is one contraction with a weight, and a bias added or none; the numbers are of its operands."""
 
-    dot: Node
     use: WeightUse
     x: int
     weight: int
@@ -46,9 +46,9 @@ def linear(function: Function) -> Linear | None:
     if body.nodes[-1].outputs != body.results or x >= len(body.arguments) - len(params):
         return None
     if len(body.nodes) == 1:
-        return Linear(dot, use, x, weight, None)
+        return Linear(use, x, weight, None)
     bias = _bias(body.nodes[1], dot, params)
-    return Linear(dot, use, x, weight, place[bias.name]) if bias else None
+    return Linear(use, x, weight, place[bias.name]) if bias else None
 
 
 def _bias(node: Node, dot: Node, params: set[str]) -> Value | None:
@@ -63,17 +63,15 @@ def _bias(node: Node, dot: Node, params: set[str]) -> Value | None:
 
 def pending_product(scope: Scope, function: Linear, inputs: Sequence[Value], later: Later) -> Product | None:
     """Return a call of a linear function as a product; None where its weights do not lie as a matrix."""
-    dot, use = function.dot, function.use
-    assert isinstance(dot.op, Dot)
+    use = function.use
     weight = scope.operand(inputs[function.weight])
     bias = scope.operand(inputs[function.bias]) if function.bias is not None else None
-    names = dot.inputs[use.index].type.names
-    produced = tuple(name for name in names if name not in dot.op.over)
     if not isinstance(weight, Parameter) or replace(weight.layout, packed=False) != Layout((), use.groups):
         return None
+    first, second = _names(weight)[: use.groups[0]], _names(weight)[use.groups[0] :]
+    reduced, produced = (second, first) if use.transposed else (first, second)
     if bias is not None and (not isinstance(bias, Parameter) or bias.loops or _names(bias) != produced):
         return None
-    reduced = tuple(name for name in names if name in dot.op.over)
     return Product(later, scope.tensor(inputs[function.x]), weight, bias, reduced, produced, use.transposed)
 
 
@@ -94,8 +92,8 @@ def side_by_side(scope: Scope, products: Sequence[Product], kept: tuple[str, ...
     if len(alike) != 1 or len(biased) != 1 or names != kept:
         return None
     left = matrix_rows(scope, first.x, first.reduced)
-    widths = [product(tuple(dim.size for dim in _produced(each))) for each in products]
-    width = Dim("*".join(dict.fromkeys(name for each in products for name in each.produced)), sum(map(_known, widths)))
+    size = sum(math.prod(map(static_size, _produced(each))) for each in products)
+    width = Dim("*".join(dict.fromkeys(name for each in products for name in each.produced)), size)
     axis = 0 if first.transposed else 1
     weights = scope.writer.one("Concat", [each.weight.names[0] for each in products], f"{wish}.w", axis=axis)
     if first.weight.layout.packed:
@@ -111,16 +109,11 @@ def side_by_side(scope: Scope, products: Sequence[Product], kept: tuple[str, ...
     return scope.writer.tensor("Add", (out.name, bias), out, f"{wish}.biased")
 
 
-def _known(size: object) -> int:
-    assert isinstance(size, int)
-    return size
-
-
 def _produced(each: Product) -> tuple[Dim, ...]:
     count = each.weight.layout.groups[0 if each.transposed else 1]
     return each.weight.dims[:count] if each.transposed else each.weight.dims[-count:]
 
 
 def _flat(scope: Scope, bias: Parameter) -> str:
-    whole = Dim("*".join(_names(bias)), product(tuple(static_size(dim) for dim in bias.dims)))
+    whole = Dim("*".join(_names(bias)), math.prod(map(static_size, bias.dims)))
     return scope.shapes.reshape(Tensor(bias.names[0], bias.stored, bias.dtype), (whole,), f"{bias.names[0]}.flat").name
