@@ -16,16 +16,16 @@ from cgc.target import Artifact, CompileOptions, TargetError
 from cgc.version import VERSION
 from cgc_onnx.capabilities import Profile, profile
 from cgc_onnx.deployment import deployment
-from cgc_onnx.functions import Structure, opset_imports
-from cgc_onnx.layout import Parameter, declare
-from cgc_onnx.linked import Linked, file_orders, link_artifacts, linked, write_linked
+from cgc_onnx.lowering.functions import Structure, opset_imports
+from cgc_onnx.lowering.scope import Scope
+from cgc_onnx.lowering.shapes import Shapes
 from cgc_onnx.metadata import metadata
+from cgc_onnx.parameters.layout import Parameter, declare
+from cgc_onnx.parameters.linked import Linked, file_orders, link_artifacts, linked, write_linked
+from cgc_onnx.parameters.quantization import Quantization, contracted, quantization, rows_first
+from cgc_onnx.parameters.weights import Arrays, Stored, check_weights, plan, write_initializers, write_weights
 from cgc_onnx.proto import FunctionDef, GraphDef, Initializer, ModelDef, encode
-from cgc_onnx.quantization import Quantization, contracted, quantization, rows_first
-from cgc_onnx.scope import Scope
-from cgc_onnx.shapes import Shapes
 from cgc_onnx.surface import surface_of
-from cgc_onnx.weights import Arrays, Stored, check_weights, plan, write_initializers, write_weights
 from cgc_onnx.writer import DOMAIN, Tensor, Writer, value_info, value_infos
 
 MODEL = "model.onnx"

@@ -15,7 +15,7 @@ from cgc.program import Program
 from cgc.services import Decoder
 from cgc.target import CompileOptions, Evaluator
 from cgc_onnx.emit import MODEL, artifacts
-from cgc_onnx.weights import Array, numpy_dtype
+from cgc_onnx.parameters.weights import Array, numpy_dtype
 
 
 def write(program: Program, options: CompileOptions, folder: Path) -> Path:

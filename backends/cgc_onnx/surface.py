@@ -12,8 +12,8 @@ from types import MappingProxyType
 from cgc.ir.dims import Dim, product
 from cgc.ir.graph import Graph, Value
 from cgc.passes.kv_cache import Cache
-from cgc_onnx.layout import Layout, Parameter, indices
-from cgc_onnx.scope import Operand, Scope
+from cgc_onnx.lowering.scope import Operand, Scope
+from cgc_onnx.parameters.layout import Layout, Parameter, indices
 from cgc_onnx.writer import Tensor, Writer
 
 LABELS: Mapping[str, str] = MappingProxyType(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 from cgc_onnx.evaluate import onnxruntime_evaluator, reference_evaluator, write
-from cgc_onnx.weights import numpy_dtype
+from cgc_onnx.parameters.weights import numpy_dtype
 
 from cgc.interpret import interpret
 from cgc.ir.builder import Builder, Names

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from cgc_onnx.evaluate import onnxruntime_evaluator
-from cgc_onnx.intrinsics import INTRINSICS
+from cgc_onnx.lowering.intrinsics import INTRINSICS
 from onnx_programs import check_file, compare, inputs_of, largest_difference, params_of, sample
 
 from cgc.driver import load_program

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from cgc_onnx.quantization import Quantization, quantize
+from cgc_onnx.parameters.quantization import Quantization, quantize
 from click.testing import CliRunner
 from onnx_decoding import compiled, empty_caches, input_shapes, runner, session
 from test_public_models import FAMILIES

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cgc_onnx.layout import Layout, declare
-from cgc_onnx.weights import LINE, PAGE, Stored, check_weights, plan, write_weights
+from cgc_onnx.parameters.layout import Layout, declare
+from cgc_onnx.parameters.weights import LINE, PAGE, Stored, check_weights, plan, write_weights
 
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Init, Param, Value

@@ -13,11 +13,11 @@ from typing import TypeAlias
 from cgc.ir.dims import Size, product
 from cgc.ir.graph import Function, Node, Value
 from cgc.ir.types import is_float
-from cgc_onnx.cached_attention import cached_attention, heads_of
 from cgc_onnx.capabilities import MICROSOFT
-from cgc_onnx.pending import Sum, Turned
-from cgc_onnx.rotary import rotary
-from cgc_onnx.scope import Scope
+from cgc_onnx.lowering.cached_attention import cached_attention, heads_of
+from cgc_onnx.lowering.pending import Sum, Turned
+from cgc_onnx.lowering.rotary import rotary
+from cgc_onnx.lowering.scope import Scope
 from cgc_onnx.writer import Tensor
 
 Intrinsic: TypeAlias = Callable[[Scope, Node, Function], Tensor | Turned | None]

@@ -10,10 +10,10 @@ from typing import TypeAlias
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Value
 from cgc.ir.types import DType, TensorType
-from cgc_onnx.layout import Layout, Parameter, static_size, stored_dims
-from cgc_onnx.pending import Pending, written
-from cgc_onnx.quantization import Quantization
-from cgc_onnx.shapes import Shapes
+from cgc_onnx.lowering.pending import Pending, written
+from cgc_onnx.lowering.shapes import Shapes
+from cgc_onnx.parameters.layout import Layout, Parameter, static_size, stored_dims
+from cgc_onnx.parameters.quantization import Quantization
 from cgc_onnx.writer import Tensor, Writer
 
 

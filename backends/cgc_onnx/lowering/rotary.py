@@ -9,10 +9,10 @@ from cgc.ir.dims import Dim, symbol
 from cgc.ir.graph import Function, Node, Value
 from cgc.passes.kv_cache import POSITIONS
 from cgc_onnx.capabilities import MICROSOFT
-from cgc_onnx.deferral import later
-from cgc_onnx.pending import Product, Turned
+from cgc_onnx.lowering.deferral import later
+from cgc_onnx.lowering.pending import Product, Turned
+from cgc_onnx.lowering.scope import Scope, Shared
 from cgc_onnx.proto import ELEMENT_TYPES, Attribute
-from cgc_onnx.scope import Scope, Shared
 from cgc_onnx.writer import Tensor
 
 

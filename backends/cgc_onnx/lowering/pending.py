@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from cgc_onnx.layout import Parameter
+from cgc_onnx.parameters.layout import Parameter
 from cgc_onnx.writer import Tensor
 
 if TYPE_CHECKING:
-    from cgc_onnx.scope import Shared
+    from cgc_onnx.lowering.scope import Shared
 
 
 @dataclass(slots=True)

@@ -36,10 +36,10 @@ from cgc.ir.ops import (
 )
 from cgc.ir.rules import union
 from cgc.ir.types import is_float
-from cgc_onnx.contraction import contract
-from cgc_onnx.layout import Parameter
+from cgc_onnx.lowering.contraction import contract
+from cgc_onnx.lowering.scope import Scope
+from cgc_onnx.parameters.layout import Parameter
 from cgc_onnx.proto import ELEMENT_TYPES
-from cgc_onnx.scope import Scope
 from cgc_onnx.writer import Tensor
 
 UNARY: dict[UnaryKind, str] = {
@@ -84,7 +84,7 @@ def lower(scope: Scope, node: Node) -> tuple[Tensor, ...]:
     """
     match node.op:
         case Call() | Repeat():
-            raise AssertionError("structure is written by cgc_onnx.functions")
+            raise AssertionError("structure is written by cgc_onnx.lowering.functions")
         case TopK():
             return _top_k(scope, node, node.op)
         case _:

@@ -14,7 +14,7 @@ from cgc.target import TargetError
 from cgc_onnx.writer import Tensor, Writer
 
 if TYPE_CHECKING:
-    from cgc_onnx.scope import Shared
+    from cgc_onnx.lowering.scope import Shared
 
 
 class Shapes:

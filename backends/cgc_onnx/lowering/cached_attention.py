@@ -14,10 +14,10 @@ from cgc.ir.dims import Dim, Size, add, product, subtract, symbol
 from cgc.ir.graph import Function, Node, Value
 from cgc.passes.kv_cache import MASK, PAST
 from cgc_onnx.capabilities import GROUPED_HEAD, MICROSOFT
-from cgc_onnx.pending import Joined, Product, Turned, written
-from cgc_onnx.products import side_by_side
+from cgc_onnx.lowering.pending import Joined, Product, Turned, written
+from cgc_onnx.lowering.products import side_by_side
+from cgc_onnx.lowering.scope import Scope, Shared
 from cgc_onnx.proto import ELEMENT_TYPES, Attribute
-from cgc_onnx.scope import Scope, Shared
 from cgc_onnx.writer import Tensor
 
 

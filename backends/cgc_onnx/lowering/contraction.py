@@ -9,10 +9,10 @@ from cgc.ir.graph import Node, Value
 from cgc.ir.ops import Dot
 from cgc.ir.rules import union
 from cgc_onnx.capabilities import MICROSOFT
-from cgc_onnx.layout import Parameter, WeightUse, weight_use
+from cgc_onnx.lowering.scope import Scope
+from cgc_onnx.parameters.layout import Parameter, WeightUse, weight_use
+from cgc_onnx.parameters.quantization import USES_INTEGERS
 from cgc_onnx.proto import Attribute
-from cgc_onnx.quantization import USES_INTEGERS
-from cgc_onnx.scope import Scope
 from cgc_onnx.writer import Tensor
 
 

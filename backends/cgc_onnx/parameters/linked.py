@@ -21,7 +21,7 @@ from cgc.checkpoints import CheckpointWeights, Layer, Located
 from cgc.ir.graph import Param
 from cgc.ir.types import BYTES, DType
 from cgc.target import Artifact
-from cgc_onnx.layout import Parameter, indices, static_size
+from cgc_onnx.parameters.layout import Parameter, indices, static_size
 from cgc_onnx.proto import ELEMENT_TYPES, Initializer
 from cgc_onnx.writer import Writer
 

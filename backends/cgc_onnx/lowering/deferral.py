@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from cgc.ir.graph import Node
 from cgc.ir.ops import Binary, Concat, Rename
-from cgc_onnx.lower import lower
-from cgc_onnx.pending import Joined, Later, Pending, Product, Sum, Turned, renamed
-from cgc_onnx.scope import Scope
+from cgc_onnx.lowering.pending import Joined, Later, Pending, Product, Sum, Turned, renamed
+from cgc_onnx.lowering.primitives import lower
+from cgc_onnx.lowering.scope import Scope
 from cgc_onnx.writer import Tensor
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Function, Node, Value
 from cgc.ir.ops import Binary, Dot
-from cgc_onnx.contraction import matrix_rows, times_matrix, times_packed
-from cgc_onnx.layout import Layout, Parameter, WeightUse, static_size, weight_use
-from cgc_onnx.pending import Later, Product
-from cgc_onnx.scope import Scope
+from cgc_onnx.lowering.contraction import matrix_rows, times_matrix, times_packed
+from cgc_onnx.lowering.pending import Later, Product
+from cgc_onnx.lowering.scope import Scope
+from cgc_onnx.parameters.layout import Layout, Parameter, WeightUse, static_size, weight_use
 from cgc_onnx.writer import Tensor
 
 

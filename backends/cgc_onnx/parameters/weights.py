@@ -14,9 +14,9 @@ from cgc.ir.dims import Dim
 from cgc.ir.graph import Param
 from cgc.ir.types import BYTES, DType, is_float
 from cgc.target import TargetError
-from cgc_onnx.layout import Parameter, indices, static_size
+from cgc_onnx.parameters.layout import Parameter, indices, static_size
+from cgc_onnx.parameters.quantization import Quantization, quantize
 from cgc_onnx.proto import ELEMENT_TYPES, Attribute, Initializer
-from cgc_onnx.quantization import Quantization, quantize
 from cgc_onnx.writer import Writer
 
 if TYPE_CHECKING:

@@ -12,17 +12,17 @@ from cgc.ir.graph import NOWHERE, Function, Graph, Location, Node, Region, Value
 from cgc.ir.ops import Call, Dot, Repeat
 from cgc.ir.types import TensorType
 from cgc_onnx.capabilities import Profile
-from cgc_onnx.deferral import deferred, later
-from cgc_onnx.intrinsics import intrinsic
-from cgc_onnx.layout import Layout, Parameter, declare, layouts, repeat_layouts, static_size, step
-from cgc_onnx.lower import lower
-from cgc_onnx.pending import Product, Sum, written
-from cgc_onnx.products import Linear, linear, pending_product
+from cgc_onnx.lowering.deferral import deferred, later
+from cgc_onnx.lowering.intrinsics import intrinsic
+from cgc_onnx.lowering.pending import Product, Sum, written
+from cgc_onnx.lowering.primitives import lower
+from cgc_onnx.lowering.products import Linear, linear, pending_product
+from cgc_onnx.lowering.scope import Operand, Scope, Shared
+from cgc_onnx.lowering.shapes import Shapes
+from cgc_onnx.parameters.layout import Layout, Parameter, declare, layouts, repeat_layouts, static_size, step
+from cgc_onnx.parameters.quantization import Quantization
 from cgc_onnx.proto import FunctionDef
 from cgc_onnx.proto import Node as NodeRecord
-from cgc_onnx.quantization import Quantization
-from cgc_onnx.scope import Operand, Scope, Shared
-from cgc_onnx.shapes import Shapes
 from cgc_onnx.writer import DOMAIN, Tensor, Writer, value_infos
 
 UNUSABLE = {"Constant"}
