@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from cgc_onnx import linked
+from cgc_onnx.parameters import linked
 from click.testing import CliRunner, Result
 from safetensors.numpy import save_file
 
