@@ -1,6 +1,6 @@
 """A training step of an emitted model beside transformers' GPT-2 and nanoGPT's model: time and peak memory.
 
-    NANOGPT=path/to/nanoGPT/model.py python -m benchmarks.torch_training [--cells tiny vocabulary gpt2] [--runs 7]
+    NANOGPT=path/to/nanoGPT/model.py python -m benchmarks.torch_training [--cells tiny wide ...] [--runs 7]
 
 Same shapes (biases, exact GELU, tied embeddings, no dropout, float32), same tokens, and for all the same strongest
 setting around them: fused AdamW in two groups, gradients clipped and set to None. All models of a cell live in one
@@ -47,6 +47,8 @@ class Cell:
 
 CELLS = {
     "tiny": Cell(256, 64, 4, 128, 4, 12),
+    "wide": Cell(256, 256, 6, 384, 6, 8),
+    "deep": Cell(256, 256, 12, 256, 4, 4),
     "vocabulary": Cell(50257, 256, 4, 256, 4, 4),
     "gpt2": Cell(50257, 512, 12, 768, 12, 2),
 }

@@ -143,6 +143,14 @@ def test_tokens_that_the_model_does_not_know_stop_the_run(project: Path, tmp_pat
     assert "does not know all tokens" in said
 
 
+def test_too_little_for_validation_is_said_before_training(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "little.txt").write_text("a" * 150)
+    assert run(project, "data.py", str(tmp_path / "little.txt"), "--out", str(tmp_path / "data")).returncode == 0
+    said = _fails(project, tmp_path / "out", "--data", str(tmp_path / "data"))
+    assert "15 tokens for validation are too few for sequences of 16" in said
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_checkpoint_of_other_settings_stops_the_run(project: Path, whole: Path) -> None:
     assert "learning_rate is 0.01 there, 0.5 here" in _fails(project, whole, "--lr", "0.5")

@@ -146,7 +146,9 @@ def test_only_tokens_with_a_text_are_drawn(
     assert max(capsys.readouterr().out.encode()) < 100
 
 
-@pytest.mark.parametrize("words", [["--lr", "-1"], ["--lr", "nan"], ["--peak-flops", "0"], ["--steps", "0"]])
+@pytest.mark.parametrize(
+    "words", [["--lr", "-1"], ["--lr", "nan"], ["--peak-flops", "0"], ["--steps", "0"], ["--seed", "-1"]]
+)
 def test_numbers_that_make_no_run(project: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
     with pytest.raises(SystemExit) as caught:
