@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,7 @@ def test_damaged_and_foreign_checkpoints(project: Path, whole: Path, tmp_path: P
     code = """
 import sys, json
 from pathlib import Path
+from subprocess import PIPE
 import checkpoint
 for line in sys.stdin:
     path, run = json.loads(line)
@@ -141,6 +144,19 @@ def test_tokens_that_the_model_does_not_know_stop_the_run(project: Path, tmp_pat
     tokens.tofile(tmp_path / "data" / "tokens.bin")
     said = _fails(project, tmp_path / "out", "--data", str(tmp_path / "data"))
     assert "does not know all tokens" in said
+
+
+def test_an_interrupted_run_says_how_it_goes_on(project: Path) -> None:
+    """A shell's background process ignores the signal, and so would ours: it asks for Python's own answer to it."""
+    code = "import signal, train; signal.signal(signal.SIGINT, signal.default_int_handler); train.main()"
+    command = [sys.executable, "-c", code, "--out", "interrupted", "--steps", "100000"]
+    with subprocess.Popen(command, cwd=project, env=environment(), stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "step " not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (1, "train.py: interrupted; start it again to go on\n")
 
 
 def test_too_little_for_validation_is_said_before_training(project: Path, tmp_path: Path) -> None:
