@@ -5,12 +5,12 @@ from __future__ import annotations
 from cgc_torch.intrinsics import InlineKind
 from cgc_torch.names import class_name
 
-ACTIVATIONS: dict[InlineKind, tuple[str, str]] = {
-    "gelu": ("F.gelu(x)", "gelu_backward(grad_x, x)"),
-    "gelu_tanh": ('F.gelu(x, approximate="tanh")', 'gelu_backward(grad_x, x, approximate="tanh")'),
-    "silu": ("F.silu(x)", "silu_backward(grad_x, x)"),
+ACTIVATIONS: dict[InlineKind, tuple[str, str, str]] = {
+    "gelu": ("F.gelu(x)", "gelu_backward", ""),
+    "gelu_tanh": ('F.gelu(x, approximate="tanh")', "gelu_backward", 'approximate="tanh", '),
+    "silu": ("F.silu(x)", "silu_backward", ""),
 }
-"""The value and, from PyTorch's own operators, the gradient."""
+"""The value, PyTorch's own operator for the gradient, and what that takes beside the tensors."""
 
 
 def function_name(kind: InlineKind) -> str:
@@ -20,8 +20,8 @@ def function_name(kind: InlineKind) -> str:
 
 def activated_linear(kind: InlineKind) -> str:
     """Return the source of the function and of what it is made of."""
-    function, (value, gradient) = function_name(kind), ACTIVATIONS[kind]
-    return _TEMPLATE.format(cls=class_name(function), function=function, value=value, gradient=gradient)
+    function, (value, gradient, how) = function_name(kind), ACTIVATIONS[kind]
+    return _TEMPLATE.format(cls=class_name(function), function=function, value=value, gradient=gradient, how=how)
 
 
 _TEMPLATE = '''
@@ -52,7 +52,9 @@ class {cls}(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum(0)
         grad_x = (grad @ weight.to(grad.dtype)).view_as(x).to(x.dtype)
-        grad_x = torch.ops.aten.{gradient}
+        # In place: it is as large as the activation, and nobody else has it.
+        gradient = torch.ops.aten.{gradient}.grad_input
+        gradient(grad_x, x, {how}grad_input=grad_x)
         return grad_x, grad_weight, grad_bias
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from cgc_torch.activated import activated_linear, function_name
 from cgc_torch.live import import_source, save_weights, to_torch
 from cgc_torch.loss import LINEAR_CROSS_ENTROPY
 from torch.nn import functional as F  # noqa: N812
@@ -60,6 +61,44 @@ def test_loss_under_autocast_is_near() -> None:
     found = torch.autograd.grad(loss, (hidden, weight))
     assert [gradient.dtype for gradient in found] == [torch.float32, torch.float32]
     for one, other in zip(found, exact, strict=True):
+        assert float((one - other).norm() / other.norm()) < 0.02
+
+
+@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "silu"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_of_activations_equal_their_parts(kind: Any, bias: bool) -> None:
+    """Value and gradients, with what is known before the layer used a second time; a frozen layer has none."""
+    header = HEADER + "from torch import nn\nfrom torch.utils.checkpoint import checkpoint\n"
+    layer = getattr(import_source(header + activated_linear(kind), kind), function_name(kind))
+    value = {"gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu}[kind]
+    torch.manual_seed(0)
+    x, linear = torch.randn(3, 5, 24, requires_grad=True), torch.nn.Linear(24, 8, bias=bias)
+    weights = torch.randn(3, 5, 8)
+
+    def gradients(made: Any) -> tuple[torch.Tensor, ...]:
+        kept = x.detach().clone()
+        found = torch.autograd.grad((made(2 * x) * weights).sum() + (x**2).sum(), [x, *linear.parameters()])
+        assert torch.equal(x, kept), "what is in place is the gradient"
+        return found
+
+    for one, other in zip(gradients(lambda x: layer(x, linear)), gradients(lambda x: linear(value(x))), strict=True):
+        torch.testing.assert_close(one, other)
+    linear.requires_grad_(False)
+    (frozen,) = torch.autograd.grad(layer(x, linear).sum(), x)
+    torch.testing.assert_close(frozen, torch.autograd.grad(linear(value(x)).sum(), x)[0])
+
+
+@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "silu"])
+def test_layers_of_activations_under_autocast_are_near(kind: Any) -> None:
+    header = HEADER + "from torch import nn\nfrom torch.utils.checkpoint import checkpoint\n"
+    layer = getattr(import_source(header + activated_linear(kind), kind), function_name(kind))
+    torch.manual_seed(0)
+    x, linear = torch.randn(40, 32, requires_grad=True), torch.nn.Linear(32, 16)
+    exact = torch.autograd.grad(layer(x, linear).sum(), [x, *linear.parameters()])
+    with torch.autocast("cpu", torch.bfloat16):
+        made = layer(x, linear).float().sum()
+    for one, other in zip(torch.autograd.grad(made, [x, *linear.parameters()]), exact, strict=True):
+        assert one.dtype == torch.float32
         assert float((one - other).norm() / other.norm()) < 0.02
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
+import numpy as np
 import pytest
 from emitted_projects import environment, run, small_project
 
@@ -74,7 +77,7 @@ def _fails(project: Path, out: Path, *arguments: str) -> str:
 def test_damaged_and_foreign_checkpoints(project: Path, whole: Path, tmp_path: Path) -> None:
     """Each in a process of its own would take long: all checks are those of `checkpoint.load`, called once each."""
     copies = {}
-    for name in ("flipped", "short", "manifest", "missing"):
+    for name in ("flipped", "short", "manifest", "missing", "list", "stepless", "unknown"):
         copies[name] = tmp_path / name
         shutil.copytree(whole, copies[name])
     last = {name: copy / "step_00000040" for name, copy in copies.items()}
@@ -84,9 +87,14 @@ def test_damaged_and_foreign_checkpoints(project: Path, whole: Path, tmp_path: P
     (last["short"] / ".metadata").write_bytes((last["short"] / ".metadata").read_bytes()[:-10])
     (last["manifest"] / "manifest.json").write_text('{"step": 40')
     (last["missing"] / "__0_0.distcp").unlink()
+    (last["list"] / "manifest.json").write_text("[]")
+    described = json.loads((whole / "step_00000040" / "manifest.json").read_text())
+    (last["stepless"] / "manifest.json").write_text(json.dumps({**described, "step": None}))
+    (last["unknown"] / "manifest.json").write_text(json.dumps({**described, "sha256": {}}))
     code = """
 import sys, json
 from pathlib import Path
+from subprocess import PIPE
 import checkpoint
 for line in sys.stdin:
     path, run = json.loads(line)
@@ -108,13 +116,55 @@ for line in sys.stdin:
         check=False,
     )
     assert done.stderr == ""
-    flipped, short, manifest, missing, foreign = done.stdout.splitlines()
+    flipped, short, manifest, missing, *others, foreign = done.stdout.splitlines()
     assert "__0_0.distcp is corrupt" in flipped
     assert "step_00000039" in flipped, "what to go on from"
     assert ".metadata is corrupt" in short
     assert "is no whole checkpoint" in manifest
     assert "is no whole checkpoint" in missing
+    assert len(others) == 3 and all("is no whole checkpoint" in said for said in others)
     assert "is of another run: batch is 8 there, 9 here" in foreign
+
+
+def test_what_lies_beside_checkpoints_is_none(whole: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole / "step_best").mkdir()
+    (whole / "step_notes.txt").touch()
+    code = "import pathlib, sys, checkpoint, weights\n"
+    code += "print(*{found(pathlib.Path(sys.argv[1])).name for found in (checkpoint.latest, weights.last_checkpoint)})"
+    done = run(project, "-c", code, str(whole))
+    (whole / "step_best").rmdir()
+    (whole / "step_notes.txt").unlink()
+    assert (done.stdout, done.stderr) == ("step_00000040\n", "")
+
+
+def test_tokens_that_the_model_does_not_know_stop_the_run(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "data", tmp_path / "data")
+    tokens = np.fromfile(tmp_path / "data" / "tokens.bin", np.uint16)
+    tokens[::5] = 999
+    tokens.tofile(tmp_path / "data" / "tokens.bin")
+    said = _fails(project, tmp_path / "out", "--data", str(tmp_path / "data"))
+    assert "does not know all tokens" in said
+
+
+def test_an_interrupted_run_says_how_it_goes_on(project: Path) -> None:
+    """A shell's background process ignores the signal, and so would ours: it asks for Python's own answer to it."""
+    code = "import signal, train; signal.signal(signal.SIGINT, signal.default_int_handler); train.main()"
+    command = [sys.executable, "-c", code, "--out", "interrupted", "--steps", "100000"]
+    with subprocess.Popen(command, cwd=project, env=environment(), stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "step " not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (1, "train.py: interrupted; start it again to go on\n")
+
+
+def test_too_little_for_validation_is_said_before_training(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "little.txt").write_text("a" * 150)
+    assert run(project, "data.py", str(tmp_path / "little.txt"), "--out", str(tmp_path / "data")).returncode == 0
+    said = _fails(project, tmp_path / "out", "--data", str(tmp_path / "data"))
+    assert "15 tokens for validation are too few for sequences of 16" in said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

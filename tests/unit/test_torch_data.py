@@ -192,9 +192,46 @@ def test_what_cannot_be_trained_on_is_said(data: Any, folder: Path, tmp_path: Pa
     (tmp_path / "latin.txt").write_bytes("naïve".encode("latin-1"))
     with pytest.raises(data.DataError, match="is no text"):
         data.prepare([tmp_path / "latin.txt"], data.Bytes(), tmp_path / "b")
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(data.DataError, match="no text in"):
+        data.prepare([tmp_path / "empty.txt"], data.Bytes(), tmp_path / "b")
+    assert not list((tmp_path / "b").iterdir()), "nothing half-written is left"
     (folder / "tokens.bin").write_bytes(b"\0\0")
     with pytest.raises(data.DataError, match=r"is not the file of"):
         data.load(folder, 256)
     (folder / "tokens.json").write_text(json.dumps({"tokenizer": "bytes"}))
     with pytest.raises(data.DataError, match="holds no tokens"):
         data.load(folder, 256)
+
+
+def _small_vocabulary(folder: Path) -> tuple[Path, Path]:
+    """Write the files of a byte-pair encoding that knows a, b and ab."""
+    (folder / "vocab.bpe").write_text("#version: 0.2\na b\n")
+    (folder / "encoder.json").write_text(json.dumps({"a": 0, "b": 1, "ab": 2}))
+    return folder / "vocab.bpe", folder / "encoder.json"
+
+
+def test_a_letter_without_a_token_is_said(modules: dict[str, Any], tmp_path: Path) -> None:
+    bpe = modules["tokenizer"].Bpe(*_small_vocabulary(tmp_path))
+    assert bpe.encode("abba") == [2, 1, 0]
+    with pytest.raises(ValueError, match="no token for 'c'"):
+        bpe.encode("abc")
+
+
+def test_the_vocabulary_may_lie_in_the_folder_of_tokens(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it does when a folder's tokens are made anew."""
+    (tmp_path / "text.txt").write_text("abba" * 20)
+    files = _small_vocabulary(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["data.py", str(tmp_path / "text.txt"), "--out", str(tmp_path), "--bpe", *files])
+    monkeypatch.setattr(sys, "argv", [str(word) for word in sys.argv])
+    data.main()
+    assert "to train on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_folder_that_names_no_tokenizer(modules: dict[str, Any], text: str, tmp_path: Path) -> None:
+    (tmp_path / "tokens.json").write_text(text)
+    with pytest.raises(ValueError, match="names no tokenizer"):
+        modules["tokenizer"].load_tokenizer(tmp_path)

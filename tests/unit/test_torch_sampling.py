@@ -29,7 +29,7 @@ train {
     lr    = 1e-3
 }
 """
-FILES = ("decode", "generate", "weights", "evaluate", "tokenizer", "model")
+FILES = ("decode", "generate", "weights", "evaluate", "tokenizer", "model", "checkpoint", "progress", "train", "data")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,7 @@ def test_what_is_drawn_follows_the_probabilities(project: Path) -> None:
     assert shares(top_k=2) == pytest.approx([0.625, 0.375, 0, 0], abs=0.04)
     assert shares(top_p=0.7) == pytest.approx([0.625, 0.375, 0, 0], abs=0.04)
     assert shares(top_p=0.81) == pytest.approx([0.526, 0.316, 0.158, 0], abs=0.04)
+    assert shares(vocab=2) == pytest.approx([0.625, 0.375, 0, 0], abs=0.04)
     assert shares(temperature=0.5) == pytest.approx([0.685, 0.247, 0.062, 0.007], abs=0.04)
 
 
@@ -125,9 +126,42 @@ def test_the_command_line(project: Path, monkeypatch: pytest.MonkeyPatch, capsys
     ):
         with pytest.raises(SystemExit, match=says):
             run(*words)
-    for words in (["--temperature", "-1"], ["--top-p", "0"], ["--top-k", "0"], ["--tokens", "-1"]):
+    wrong = [["--temperature", "-1"], ["--temperature", "nan"], ["--top-p", "0"], ["--top-p", "nan"]]
+    for words in [*wrong, ["--top-k", "0"], ["--tokens", "-1"]]:
         with pytest.raises(SystemExit) as caught:
             run(*words)
+        assert caught.value.code == 2
+
+
+def test_only_tokens_with_a_text_are_drawn(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model's vocabulary is often padded: what stands behind the tokenizer's last token has no text."""
+    generate, tokenizer = load("generate"), load("tokenizer")
+    monkeypatch.setattr(tokenizer.Bytes, "size", 100)
+    command = ["generate.py", "abc", "--weights", "model.safetensors", "--tokens", "300", "--data", "none"]
+    monkeypatch.setattr(generate, "tokenizer_of", lambda _: tokenizer.Bytes())
+    monkeypatch.setattr(sys, "argv", command)
+    generate.main()
+    assert max(capsys.readouterr().out.encode()) < 100
+
+
+@pytest.mark.parametrize(
+    "words", [["--lr", "-1"], ["--lr", "nan"], ["--peak-flops", "0"], ["--steps", "0"], ["--seed", "-1"]]
+)
+def test_numbers_that_make_no_run(project: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    with pytest.raises(SystemExit) as caught:
+        load("train").arguments()
+    assert caught.value.code == 2
+
+
+def test_a_device_that_is_not_here_is_no_choice(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("train", "generate"):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--device", "cuda"])
+        with pytest.raises(SystemExit) as caught:
+            load(name).arguments()
         assert caught.value.code == 2
 
 
