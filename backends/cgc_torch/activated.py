@@ -45,14 +45,17 @@ class {cls}(torch.autograd.Function):
         """Return the gradients of x, weight and bias."""
         x, weight = ctx.saved_tensors
         grad, grad_weight, grad_bias = grads[0].flatten(0, -2), None, None
+        rows = {value}.flatten(0, -2)
         if ctx.needs_input_grad[1]:
-            active = {value}
-            grad_weight = grad.mT @ active.flatten(0, -2).to(grad.dtype)
-            del active
+            grad_weight = grad.mT @ rows.to(grad.dtype)
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum(0)
-        grad_x = (grad @ weight.to(grad.dtype)).view_as(x).to(x.dtype)
-        # In place: it is as large as the activation, and nobody else has it.
+        # In the activation's place: as large, and nobody else has it.
+        if rows.dtype == grad.dtype:
+            torch.mm(grad, weight.to(grad.dtype), out=rows)
+        else:
+            rows = (grad @ weight.to(grad.dtype)).to(x.dtype)
+        grad_x = rows.view_as(x)
         gradient = torch.ops.aten.{gradient}.grad_input
         gradient(grad_x, x, {how}grad_input=grad_x)
         return grad_x, grad_weight, grad_bias
