@@ -271,8 +271,11 @@ class _Machine:
         ]
         tiles = [part for part in wanted if part is not None]
         made = self._arithmetic.local(step.node, operands, given, tiles)
+        if step.onto is not None:
+            # In place: what was there is known under the new name only from now on.
+            made = [np.add(state.arrays[step.onto.id], made[0], out=state.arrays[step.onto.id])]
         for buffer, array in zip(step.results, made, strict=True):
-            self._store_tile(core, buffer, own(array))
+            self._store_tile(core, buffer, array if step.onto is not None else own(array))
         sizes = lengths(work)
         known = self._cycles.get((id(step), sizes))
         if known is None:
@@ -288,8 +291,8 @@ class _Machine:
             return
         array = state.arrays[step.source.id]
         if step.node is None:
-            inside = tuple(slice(w[0] - g[0], w[1] - g[0]) for w, g in zip(wanted, given, strict=True))
-            state.arrays[step.result.id] = array[inside]
+            part = inside(step.result.in_tensor(wanted), step.source.in_tensor(given))
+            state.arrays[step.result.id] = array[part]
         else:
             state.arrays[step.result.id] = self._arithmetic.view(step.node, array, given, wanted)
 
