@@ -103,11 +103,14 @@ class Fabric:
     def _flight(self, kind: int, flight: Flight, index: int, time: float) -> None:
         if kind == HEAD:
             assert flight.way is not None
-            come, asks = flight.come, flight.asks
+            come, gone = flight.come, flight.gone
             for there in flight.way.children[index]:
-                come[there] += 1
-                if not asks[there]:
+                # Behind a packet that still waits it has nothing to try.
+                if gone[there] == come[there]:
+                    come[there] += 1
                     self._try(flight, there, time)
+                else:
+                    come[there] += 1
         elif kind == AGAIN:
             self._try(flight, index, time)
         elif kind == INJECT:
@@ -195,10 +198,11 @@ class Fabric:
                 self._tell.left(flight, line.until)
         elif not isinstance(line.link[1], str):
             self.carried[line.link] += words  # type: ignore[index]
-        before = way.parent[index]
-        if before != ROOT and flight.gone[before] < flight.come[before]:
+        before, gone, come = way.parent[index], flight.gone, flight.come
+        if before != ROOT and gone[before] < come[before] and gone[before] == gone[index] + 1:
+            # There was no room for the next packet but one, and now there may be.
             self._try(flight, before, time)
-        if not last:
+        if gone[index] < come[index]:
             self._try(flight, index, time)
 
     def _arrive(self, flight: Flight, index: int, core: Core, head: float, tail: float) -> None:
