@@ -16,7 +16,7 @@ from cgc_wse.partition.fit import fit
 from cgc_wse.partition.flat import Flat, flatten, forward_graph
 from cgc_wse.partition.layout import Layout, split
 from cgc_wse.partition.lower import lower
-from cgc_wse.partition.memory import buffer_bytes, peaks, timeline
+from cgc_wse.partition.memory import buffer_bytes, code_bytes, peaks, timeline
 from cgc_wse.partition.plan import Choice, Plan
 from cgc_wse.partition.planner import plan, with_choice
 from cgc_wse.partition.program import Local, Move, Partitioned, View
@@ -140,6 +140,17 @@ def test_a_core_holds_its_tiles_and_a_panel_of_each() -> None:
             live += sign * buffer_bytes(buffer)[0, 0]
             most = max(most, live)
     assert most == 2 * 8 * 8 * 4
+
+
+def test_more_turns_take_no_more_code() -> None:
+    """A loop goes through them: the first turn and the others are what there is to describe."""
+    sizes = []
+    for columns in (4, 8):
+        work = Layout((split("m", 2),), (split("n", columns),))
+        program = small(PRODUCT, (2, columns), m=8, n=16, k=16).program(Choice(work, work, "k"))
+        assert sum(isinstance(step, Local) for step in program.steps) == columns
+        sizes.append(code_bytes(program)[0, 0])
+    assert sizes[0] == sizes[1]
 
 
 def test_a_plan_changes_to_turns_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
