@@ -204,7 +204,8 @@ class Device:
     The rest times single kernels, in cycles: `task` starts the tasks and links of a step, `loop` one pass of a loop
     around vector instructions, `vector` one vector instruction beside its entries; a link word takes `shift` when tiles
     move; `ramp` is the way from a core to its router (T_R), `relay` a hop in a collective, 0 where it is `hop`. The
-    defaults are those of the WSE-3 (`grammar/devices/wse3.cg`), and T_R as measured on a CS-2.
+    defaults are those of the WSE-3 (`grammar/devices/wse3.cg`), and T_R as measured on a CS-2. `queue` is the link
+    words that a router has room for at the end of each link: nothing is published, so the default is in doubt.
     """
 
     name: str
@@ -226,6 +227,7 @@ class Device:
     shift: float = 1.74
     ramp: float = 2.0
     relay: float = 0.0
+    queue: int = 16
     location: Location = field(default=NOWHERE, compare=False)
 
     @property

@@ -28,7 +28,8 @@ ITEMS: dict[str, Code] = {
         "A device does not say everything",
         "Placement and cost need the grid, the memory of a core, the clock, what a core does in a cycle, and the "
         "links. `power` may be left out, and what single kernels are timed with: `task`, `loop`, `vector`, `shift`, "
-        "`ramp`, `relay`. `devices/wse2.cg` of the library is a complete one to start from.",
+        "`ramp`, `relay`; and `queue`, the words that a router has room for at the end of a link. `devices/wse2.cg` of "
+        "the library is a complete one to start from.",
         "device tiny {\n    grid = 8 x 8\n}\n",
     ),
     "CG0504": Code(

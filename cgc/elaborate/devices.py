@@ -52,6 +52,7 @@ _QUANTITIES: Mapping[str, tuple[Mapping[str, float], str, Limits]] = {
     "shift": (CYCLES, "1.74 cycles", POSITIVE),
     "ramp": (CYCLES, "2 cycles", ANY),
     "relay": (CYCLES, "1 cycles", POSITIVE),
+    "queue": (PLAIN, "8", COUNT),
 }
 _OPTIONAL = ("power", "task", "loop", "vector", "shift", "ramp", "relay")
 _GRID = "750 x 994"
@@ -64,7 +65,7 @@ def read_device(item: tree.Settings, found: Diagnostics) -> Device | None:
     before = len(found)
     settings = (line for line in item.lines if isinstance(line, tree.Setting))
     lines = by_name(settings, ["grid", *_QUANTITIES], "`device`", found)
-    missing = [key for key in ("grid", *_QUANTITIES) if key not in lines and key not in _OPTIONAL]
+    missing = [key for key in ("grid", *_QUANTITIES) if key not in lines and key not in (*_OPTIONAL, "queue")]
     if missing:
         example = _GRID if missing[0] == "grid" else _QUANTITIES[missing[0]][1]
         hint = f"add a line such as `{missing[0]} = {example}`"
@@ -86,6 +87,7 @@ def read_device(item: tree.Settings, found: Diagnostics) -> Device | None:
         link=values["link"],
         hop=values["hop"],
         colors=int(values["colors"]),
+        queue=int(values.get("queue", Device.queue)),
         off_wafer=values["off_wafer"],
         location=item.location,
         **{key: values[key] for key in _OPTIONAL if key in values},

@@ -57,10 +57,21 @@ def test_everywhere(name: str, mode: str, how: str, shape: tuple[int, int]) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", LARGE, ids=shown)
-@pytest.mark.parametrize(("mode", "how"), [("train", "pipelined"), ("decode", "pipelined"), ("decode", "streaming")])
+@pytest.mark.parametrize("how", ["pipelined", "streaming"])
+@pytest.mark.parametrize("mode", ["train", "decode"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_on_many_cores(name: str, mode: str, how: str, shape: tuple[int, int]) -> None:
     check(name, mode, how, shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "mode", "how"),
+    [("gpt2", "decode", "streaming"), ("gpt2", "prefill", "streaming"), ("llama", "decode", "pipelined")],
+)
+def test_on_4096_cores(name: str, mode: str, how: str) -> None:
+    found = check(name, mode, how, (64, 64))
+    assert len(found.memory()) == 4096
 
 
 def test_a_training_step_trains() -> None:

@@ -22,9 +22,11 @@ from cgc.weights import random_inputs
 
 SHAPES = sampled_from([(2, 3), (4, 4), (1, 5), (3, 2), (7, 1)])
 WAYS = sampled_from(["pipelined", "streaming"])
+PRICES = sampled_from([0.0, 100.0])
+"""What a byte of a core costs: at the higher price operands of products travel in turns."""
 
 
-def check_partition(text: str, shape: tuple[int, int], how: str) -> None:
+def check_partition(text: str, shape: tuple[int, int], how: str, price: float) -> None:
     try:
         (program,) = elaborate_file(text, "m.cg").programs
     except InputError:
@@ -32,7 +34,7 @@ def check_partition(text: str, shape: tuple[int, int], how: str) -> None:
     graph = program.graph
     weights, inputs = weights_of(graph), random_inputs(graph, FREE, 0)
     flat, device = forward_graph(graph, FREE), small_device(*shape)
-    made = lower(flat, plan(flat, device, "pipelined" if how == "pipelined" else "streaming"), device)
+    made = lower(flat, plan(flat, device, "pipelined" if how == "pipelined" else "streaming", price=price), device)
     assert check(made, flat.sizes) == []
     own = {param.name: unstacked(param.name, weights) for param in flat.graph.params}
     found = run(made, flat.sizes, {**own, **inputs})
@@ -41,13 +43,13 @@ def check_partition(text: str, shape: tuple[int, int], how: str) -> None:
 
 
 @settings(COMMON, max_examples=25)
-@given(programs(), SHAPES, WAYS)
-def test_partitions_mean_the_same(text: str, shape: tuple[int, int], how: str) -> None:
-    check_partition(text, shape, how)
+@given(programs(), SHAPES, WAYS, PRICES)
+def test_partitions_mean_the_same(text: str, shape: tuple[int, int], how: str, price: float) -> None:
+    check_partition(text, shape, how, price)
 
 
 @pytest.mark.slow
 @settings(COMMON, max_examples=500)
-@given(programs(most=25), SHAPES, WAYS)
-def test_many_partitions_mean_the_same(text: str, shape: tuple[int, int], how: str) -> None:
-    check_partition(text, shape, how)
+@given(programs(most=25), SHAPES, WAYS, PRICES)
+def test_many_partitions_mean_the_same(text: str, shape: tuple[int, int], how: str, price: float) -> None:
+    check_partition(text, shape, how, price)

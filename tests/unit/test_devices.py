@@ -88,6 +88,7 @@ def test_a_device_is_read_in_base_units() -> None:
         ({"task": "80 cycles"}, {"task": 80.0}),
         ({"loop": "0 cycles", "vector": "2.5 cycles"}, {"loop": 0.0, "vector": 2.5}),
         ({"shift": "2 cycles", "ramp": "1 cycle", "relay": "3 cycles"}, {"shift": 2.0, "ramp": 1.0, "relay": 3.0}),
+        ({"queue": "4"}, {"queue": 4}),
     ],
 )
 def test_units(line: dict[str, str], changed: dict[str, float]) -> None:
@@ -110,6 +111,8 @@ def test_units(line: dict[str, str], changed: dict[str, float]) -> None:
         ({"relay": "0 cycles"}, "CG0502", "above 0"),
         ({"ramp": "2"}, "CG0502", "`cycles`"),
         ({"colors": "2.5"}, "CG0502", "whole"),
+        ({"queue": "0"}, "CG0502", "at least 1"),
+        ({"queue": "1.5"}, "CG0502", "whole"),
         ({"colors": '"many"'}, "CG0502", "colors = 24"),
         ({"grid": "32"}, "CG0502", "750 x 994"),
         ({"grid": "8 by 4"}, "CG0502", "750 x 994"),

@@ -1,18 +1,21 @@
 """What a valid partitioned program is: every fault of one, in words.
 
 Layouts fit tensors and rectangles, ops find their operands as their rule says, messages bring every entry exactly once
-from a core that has it, chains of sums pass every part exactly once, and nothing is read before it is there.
+from a core that has it, chains of sums pass every part exactly once, products in turns take every panel exactly once,
+and nothing is read before it is there.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import combinations
+from math import prod
 
 import numpy as np
 
 from cgc.ir.graph import Node
-from cgc.ir.ops import Merge
+from cgc.ir.ops import Dot, Merge
 from cgc_wse.partition.layout import Layout, Tile, count, faults, overlap, within
 from cgc_wse.partition.moves import Core
 from cgc_wse.partition.program import (
@@ -46,6 +49,7 @@ def check(program: Partitioned, sizes: Sizes) -> list[str]:
         found += [f"{at}: {fault}" for fault in _step(step, sizes, device.colors, there)]
         there |= {buffer.id for buffer in writes(step)}
         there -= {buffer.id for buffer in program.freed.get(index, ())}
+    found += _turns(program, sizes)
     found += [f"output `{name}` is never made" for name, buffer in program.outputs.items() if buffer.id not in there]
     return found
 
@@ -87,7 +91,8 @@ def _view(step: View, sizes: Sizes) -> Iterator[str]:
     if step.node is None:
         have = step.source.tiles()
         for core, tile in step.result.tiles().items():
-            if core not in have or not within(tile, have[core]):
+            inner = step.result.in_tensor(tile)
+            if core not in have or not within(inner, step.source.in_tensor(have[core])):
                 yield f"core {core} does not have its part of `{step.result.value}`"
         return
     yield from _rule(step.node, (step.source,), (step.result,), step, sizes)
@@ -199,6 +204,36 @@ def _group(source: Buffer, result: Buffer) -> int:
         if before.kind == "sum" and after.kind != "sum":
             size *= before.parts
     return size
+
+
+def _turns(program: Partitioned, sizes: Sizes) -> Iterator[str]:
+    """Products of panels that are added to one another take every part of what they sum over once."""
+    taken: dict[int, list[Tile]] = {}
+    whole: dict[int, tuple[str, int]] = {}
+    for step in program.steps:
+        if not isinstance(step, Local) or not isinstance(step.node.op, Dot):
+            continue
+        left, right = (_summed_over(buffer, step.node.op.over) for buffer in step.operands)
+        result, onto = step.results[0], step.onto
+        if left != right:
+            yield f"`{result.value}` is made of panels of different parts"
+        if onto is not None and (onto.root != result.root or onto.layout != result.layout):
+            yield f"`{result.value}` is added to `{onto.value}`, which lies elsewhere or otherwise"
+        taken[result.id] = [*(taken.pop(onto.id, []) if onto is not None else []), left]
+        shape = dict(shape_of(step.node.inputs[0].type, sizes))
+        whole[result.id] = result.value, prod(shape[name] for name in step.node.op.over)
+    for buffer, parts in taken.items():
+        value, size = whole[buffer]
+        twice = any(overlap(a, b) for a, b in combinations(parts, 2))
+        if twice or sum(map(count, parts)) != size:
+            yield f"the turns of `{value}` take {sum(map(count, parts))} of {size} entries" + ", some twice" * twice
+
+
+def _summed_over(buffer: Buffer, over: tuple[str, ...]) -> Tile:
+    """Return the part of the dimensions that are summed over that is in a buffer."""
+    whole = buffer.in_tensor(tuple((0, size) for _, size in buffer.shape))
+    names = [name for name, _ in buffer.shape]
+    return tuple(whole[names.index(name)] for name in over)
 
 
 def _leaves(step: Store) -> Iterator[str]:

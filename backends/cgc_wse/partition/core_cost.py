@@ -45,7 +45,8 @@ class Clock:
     """A device's constants in cycles.
 
     `word` is what a link word takes on a link, `outside` on the link off the wafer; `ramp` is the way between core and
-    router, `hop` that between routers, `lanes` the 32-bit entries that an instruction takes a cycle.
+    router, `hop` that between routers, `lanes` the 32-bit entries that an instruction takes a cycle, `queue` the words
+    that a router has room for at the end of a link.
     """
 
     task: float
@@ -56,6 +57,7 @@ class Clock:
     hop: float
     word: float
     outside: float
+    queue: int = 16
 
     @property
     def relay(self) -> float:
@@ -74,6 +76,7 @@ def clock_of(device: Device) -> Clock:
         hop=device.relay or device.hop,
         word=WORD / device.link,
         outside=WORD * device.clock / device.off_wafer,
+        queue=device.queue,
     )
 
 

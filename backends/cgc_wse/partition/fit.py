@@ -24,7 +24,7 @@ Wish: TypeAlias = Literal["auto", "pipelined", "streaming"]
 Attempt: TypeAlias = tuple[float, float, bool]
 ATTEMPTS: dict[Run, tuple[Attempt, ...]] = {
     "pipelined": ((0.005, 0.2, True), (0.1, 0.8, True)),
-    "streaming": ((0.005, 0.0, True), (0.1, 0.0, False), (1.0, 0.0, False)),
+    "streaming": ((0.005, 0.0, True), (0.1, 0.0, False), (1.0, 0.0, False), (100.0, 0.0, False)),
 }
 """What a byte in a core costs in cycles, how far rectangles go by what blocks hold, and whether weights are streamed
 one stretch ahead of where they are read: tried one after another. Never nothing, or all would be copied everywhere.

@@ -8,6 +8,7 @@ are made where they are needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from cgc.ir.graph import Node, Value
@@ -40,9 +41,10 @@ from cgc_wse.partition.formulas import has_sums, summed_axis
 from cgc_wse.partition.layout import Layout, everywhere, within
 from cgc_wse.partition.messages import chains, entering, leaving, travelling
 from cgc_wse.partition.moves import held
-from cgc_wse.partition.plan import Home, Place, Plan
+from cgc_wse.partition.plan import Choice, Home, Place, Plan
 from cgc_wse.partition.program import Buffer, Load, Local, Move, Partitioned, Step, Store, Sum, View
-from cgc_wse.partition.rules import iteration, reduction, rule, shape_of
+from cgc_wse.partition.rules import Rule, iteration, reduction, rule, shape_of
+from cgc_wse.partition.turns import Panel, needs, panels, part_of
 from cgc_wse.place.geometry import Rectangle
 
 
@@ -232,7 +234,7 @@ class _Lowering:
             self._made[node.output.name] = node
             return
         work = place.choice.work
-        needed = rule(node, work, self._flat.sizes)
+        needed = needs(node, place.choice, self._flat.sizes)
         operands = tuple(
             self._operand(value, layout, place.area) for value, layout in zip(node.inputs, needed.operands, strict=True)
         )
@@ -241,6 +243,9 @@ class _Lowering:
             result = self._buffer(node.output, needed.result, place.area, category, operands[0].root)
             self._emit(View(node, operands[0], result))
             self._finish(node.output, result)
+            return
+        if place.choice.travels:
+            self._finish(node.output, self._turns(node, place, operands, needed))
             return
         sums = any(digit.kind == "sum" for digit in needed.result.digits)
         results = tuple(
@@ -252,6 +257,30 @@ class _Lowering:
             results = (self._summed(node, results[0], place.choice.result),)
         for value, result in zip(node.outputs, results, strict=True):
             self._finish(value, result)
+
+    def _turns(self, node: Node, place: Place, operands: Sequence[Buffer], needed: Rule) -> Buffer:
+        """Add up the products of panels, each broadcast before by the cores that have it."""
+        choice, sizes = place.choice, self._flat.sizes
+        gathered = rule(node, choice.work, sizes).operands
+        sum_so_far: Buffer | None = None
+        for panel in panels(node, choice, sizes):
+            brought: list[Buffer] = []
+            for value, operand, have, need in zip(node.inputs, operands, panel.holders, gathered, strict=True):
+                part = _part(self._buffer(value, have, place.area, operand.category, operand.root), choice, panel)
+                self._emit(View(None, operand, part))
+                if have != need:
+                    source = part
+                    part = _part(self._buffer(value, need, place.area, "communication"), choice, panel)
+                    self._emit(Move(source, part, travelling(source, part, self._color)))
+                brought.append(part)
+            category = self._flat.category(node.output.name)
+            root = sum_so_far.root if sum_so_far is not None else None
+            result = self._buffer(node.output, needed.result, place.area, category, root)
+            space = part_of(iteration(node, sizes), choice.travels, panel.part)
+            self._emit(Local(node, tuple(brought), (result,), choice.work, space, sum_so_far))
+            sum_so_far = result
+        assert sum_so_far is not None
+        return sum_so_far
 
     def _summed(self, node: Node, found: Buffer, wanted: Layout) -> Buffer:
         """Add up what the cores have parts of, along the columns of cores first; then bring it where it is wanted."""
@@ -313,6 +342,12 @@ class _Lowering:
             area = self._plan.places[-1].area
             return self._generated(node, everywhere(area.height, area.width), area)
         return self._source(value)
+
+
+def _part(buffer: Buffer, choice: Choice, panel: Panel) -> Buffer:
+    """Return a buffer for a panel of a tensor instead of all of it."""
+    start = tuple(panel.part[0] if name == choice.travels else 0 for name, _ in buffer.shape)
+    return replace(buffer, shape=part_of(buffer.shape, choice.travels, panel.part), start=start)
 
 
 def _scattered(before: Sequence[object], wanted: Sequence[object]) -> bool:

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from cgc.ir.ops import opcode
 from cgc_wse.partition.flat import CATEGORIES, Category
-from cgc_wse.partition.layout import Layout, Shape, block, values
+from cgc_wse.partition.layout import Digit, Layout, Shape, block, values
 from cgc_wse.partition.moves import Core, cores_of
 from cgc_wse.partition.program import CODE, DESCRIPTOR, Buffer, Load, Local, Partitioned, Step, View, reads, writes
 from cgc_wse.place.geometry import Rectangle
@@ -82,10 +82,20 @@ def _kind(step: Step) -> str:
 
 
 def _described(step: Step) -> object:
-    """Return what two steps that share a descriptor have in common: tensors differ in where they are only."""
-    shapes = tuple((b.shape, b.dtype, b.layout, b.area) for b in (*reads(step), *writes(step)))
+    """Return what two steps that share a descriptor have in common: tensors differ in where they are only.
+
+    So do the panels of a product in turns: a loop goes through them.
+    """
+    shapes = tuple((b.shape, b.dtype, _described_layout(b), b.area) for b in (*reads(step), *writes(step)))
     op = step.node.op if isinstance(step, Local) else _kind(step)
     return op, shapes
+
+
+def _described_layout(buffer: Buffer) -> Layout:
+    """Return a buffer's layout; of a panel, without which of its cores have it."""
+    if not buffer.start:
+        return buffer.layout
+    return buffer.layout.mapped(lambda digit: Digit("one", digit.parts) if digit.kind == "one" else digit)
 
 
 def peaks(program: Partitioned) -> dict[Core, int]:

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import TypeAlias
 
 from cgc_wse.partition.layout import Layout, Shape, Tile, count, overlap, tiles
@@ -79,25 +78,24 @@ def _nearest(core: Core, sources: list[Core]) -> Core:
     return min(sources, key=lambda s: (abs(s[0] - core[0]) + abs(s[1] - core[1]), s[1], s[0]))
 
 
-def route(source: Core, target: Core) -> list[Core]:
-    """Return the cores on the way, along the row first, then along the column; both ends included."""
-    (x, y), (to_x, to_y) = source, target
-    way = [source]
-    while x != to_x:
-        x += 1 if to_x > x else -1
-        way.append((x, y))
-    while y != to_y:
-        y += 1 if to_y > y else -1
-        way.append((x, y))
-    return way
-
-
 @lru_cache(maxsize=100_000)
 def tree(source: Core, targets: tuple[Core, ...]) -> Mapping[Core, tuple[Core, ...]]:
     """Return the tree along which a part travels: for each router the routers that it hands the part on to."""
-    children: dict[Core, dict[Core, None]] = {}
+    children: dict[Core, list[Core]] = {}
+    seen = {source}
     for target in targets:
-        way = route(source, target)
-        for here, there in pairwise(way):
-            children.setdefault(here, {})[there] = None
+        here = target
+        while here not in seen:
+            seen.add(here)
+            before = _before(source, here)
+            children.setdefault(before, []).append(here)
+            here = before
     return {here: tuple(there) for here, there in children.items()}
+
+
+def _before(source: Core, core: Core) -> Core:
+    """Return the core before another one on the way to it: along the row first, then along the column."""
+    x, y = core
+    if y != source[1]:
+        return x, y - 1 if y > source[1] else y + 1
+    return (x - 1 if x > source[0] else x + 1), y

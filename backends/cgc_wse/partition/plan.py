@@ -14,10 +14,17 @@ Run: TypeAlias = Literal["pipelined", "streaming"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How the work of a node lies on its rectangle, and its result once sums are added up."""
+    """How the work of a node lies on its rectangle, and its result once sums are added up.
+
+    `travels` is the summed dimension of a product of which both operands keep blocks and exchange them in turns.
+    """
 
     work: Layout
     result: Layout
+    travels: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.work}, {self.travels} in turns" if self.travels else str(self.work)
 
 
 @dataclass(frozen=True, slots=True)

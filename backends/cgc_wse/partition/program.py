@@ -35,7 +35,8 @@ DESCRIPTOR = 16
 class Buffer:
     """A tensor (`value`, in the user's words `label`) in a layout on a rectangle of cores.
 
-    `home` names the parameter or input that is in it before the program starts.
+    `home` names the parameter or input that is in it before the program starts. Of a panel, which has entries of a part
+    of the tensor only, `start` says where that part begins in each dimension.
     """
 
     id: int
@@ -48,6 +49,7 @@ class Buffer:
     category: Category
     root: int
     home: str = ""
+    start: tuple[int, ...] = ()
 
     @property
     def entry(self) -> int:
@@ -62,6 +64,12 @@ class Buffer:
     def tiles(self) -> Mapping[Core, Tile]:
         """Return the tiles of the cores that hold one with entries in it."""
         return held(self.layout, self.shape, self.area)
+
+    def in_tensor(self, tile: Tile) -> Tile:
+        """Return a part of the buffer as a part of the tensor."""
+        if not self.start:
+            return tile
+        return tuple((low + at, high + at) for (low, high), at in zip(tile, self.start, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +89,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Each core applies a node to its tiles of `operands`, its part of the work being `work`."""
+    """Each core applies a node to its tiles of `operands`, its part of the work being `work`.
+
+    A product of panels is added to what is in the buffer `onto`, which its result is another name of.
+    """
 
     node: Node
     operands: tuple[Buffer, ...]
     results: tuple[Buffer, ...]
     work: Layout
     space: Shape
+    onto: Buffer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +159,7 @@ def reads(step: Step) -> tuple[Buffer, ...]:
     """Return the buffers a step reads."""
     match step:
         case Local():
-            return step.operands
+            return step.operands if step.onto is None else (*step.operands, step.onto)
         case View() | Move() | Sum() | Store():
             return (step.source,)
         case Load():

@@ -24,10 +24,13 @@ from cgc_wse.partition.layout import Axis, Digit, Layout, Shape, canonical, copi
 from cgc_wse.partition.plan import Choice, Home
 from cgc_wse.partition.program import ENTRY_BYTES
 from cgc_wse.partition.rules import NoSuchPartition, Sizes, iteration, rule, shape_of, splittable
+from cgc_wse.partition.turns import needs, panel_bytes, travelled, turn_cycles
 from cgc_wse.place.geometry import Rectangle
 
 MOST = 16
 """Layouts of a variable that are looked at."""
+TURNING = 6
+"""Layouts of a product in which operands may travel in turns instead of being gathered."""
 FEW = 10
 """Layouts of an input that are looked at."""
 
@@ -187,6 +190,7 @@ class _Planning:
     def _new(self, node: Node) -> int:
         space, area = iteration(node, self._sizes), self._stretch.area
         options: list[Choice] = []
+        turning = 0
         for work in layouts(space, splittable(node, self._sizes), area.height, area.width, MOST):
             try:
                 found = rule(node, work, self._sizes)
@@ -194,6 +198,10 @@ class _Planning:
                 continue
             shape = shape_of(node.outputs[0].type, self._sizes)
             options += [Choice(work, result) for result in _results(found.result, shape)]
+            dim = travelled(node, work, self._sizes)
+            if dim is not None and turning < TURNING:
+                turning += 1
+                options.append(Choice(work, found.result, dim))
         variable = _Variable(shape_of(node.outputs[0].type, self._sizes), options, root=node)
         self._variables.append(variable)
         return len(self._variables) - 1
@@ -230,9 +238,10 @@ class _Planning:
         return self._price * size * ENTRY_BYTES[value.type.dtype]
 
     def _node_cycles(self, node: Node, choice: Choice) -> float:
-        return node_cycles(node, choice, self._sizes, self._clock) + sum(
-            self._kept(value, choice.result) for value in node.outputs
-        )
+        total = node_cycles(node, choice, self._sizes, self._clock)
+        if choice.travels:
+            total += self._price * panel_bytes(node, choice, self._sizes)
+        return total + sum(self._kept(value, choice.result) for value in node.outputs)
 
     def _edges(self, node: Node, at: int, alone: list[Table], pairs: dict[tuple[int, int], Table]) -> None:
         for place, value in enumerate(node.inputs):
@@ -254,7 +263,7 @@ class _Planning:
                 pairs[key] = pairs[key] + table if key in pairs else table
 
     def _needed(self, node: Node, at: int, option: Choice, place: int) -> Layout:
-        return rule(node, self._member(node, at, option).work, self._sizes).operands[place]
+        return needs(node, self._member(node, at, option), self._sizes).operands[place]
 
     def _move(self, shape: Shape, entry: int, have: Layout, need: Layout) -> float:
         cycles = move_cycles(shape, entry, have, need, self._clock)
@@ -288,6 +297,8 @@ def _results(found: Layout, shape: Shape) -> list[Layout]:
 
 def node_cycles(node: Node, choice: Choice, sizes: Sizes, clock: Clock) -> float:
     """Return the cycles of a node, with the sums it leaves added up."""
+    if choice.travels:
+        return turn_cycles(node, choice, sizes, clock)
     total = work_cycles(node, largest_tile(choice.work, iteration(node, sizes)), clock)
     found = rule(node, choice.work, sizes).result
     if not any(digit.kind == "sum" for digit in found.digits):

@@ -93,7 +93,7 @@ class Simulation:
                     "path": node.path,
                     "op": opcode(node.op),
                     "value": node.outputs[0].name,
-                    "work": str(place.choice.work),
+                    "work": str(place.choice),
                     "result": str(place.choice.result),
                     "area": {"x": area.x, "y": area.y, "width": area.width, "height": area.height},
                     "cycles": round(cycles.get(node.outputs[0].name, 0.0), 1),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model of one op or block, its free sizes, and the rows and columns of cores it runs on."""
+    """A model of one op or block, its free sizes, and the rows and columns of cores it runs on.
+
+    `price` is what a byte of a core costs the planner, in cycles: where it is high, operands travel in turns.
+    """
 
     name: str
     model: str
     sizes: tuple[tuple[str, int], ...]
     rows: int
     columns: int
+    price: float = 0.0
 
     @property
     def shown(self) -> str:
@@ -80,4 +84,14 @@ def cases() -> list[Case]:
             _case("layer norm", rows, columns, batch=4, seq=16, width=128),
             _case("attention", rows, columns, batch=4, seq=16, width=64, heads=8),
         ]
+    for rows, columns in ((4, 4), (3, 5), (8, 8)):
+        found += [
+            tight(_case("linear", rows, columns, batch=4, seq=16, width=64, ffn=128)),
+            tight(_case("mlp", rows, columns, batch=4, seq=16, width=64, ffn=256)),
+        ]
     return found
+
+
+def tight(case: Case) -> Case:
+    """Return a case in which memory is what counts."""
+    return replace(case, name=f"{case.name}, little memory", price=100.0)

@@ -54,7 +54,7 @@ def partitioned(case: Case, device: Device) -> tuple[Flat, Partitioned]:
     free = {name: size for name, size in case.sizes if name in ("batch", "seq")}
     flat = forward_graph(program_of(case).graph, free)
     shaped = replace(device, rows=case.rows, columns=case.columns, memory=1 << 24)
-    return flat, lower(flat, plan(flat, shaped, "pipelined", whole=True), shaped)
+    return flat, lower(flat, plan(flat, shaped, "pipelined", price=case.price, whole=True), shaped)
 
 
 def compared(case: Case, device: Device) -> Compared:

@@ -17,7 +17,8 @@ from cgc.interpret import Array
 from cgc_wse.partition.core_cost import Clock
 from cgc_wse.partition.program import Load, Message, Store
 from cgc_wse.simulate.arrays import given, numpy_type, slices
-from cgc_wse.simulate.fabric import Fabric, Flight
+from cgc_wse.simulate.fabric import Fabric
+from cgc_wse.simulate.flight import Flight
 
 LOAD = "load"
 """What wakes the edge up."""
@@ -25,14 +26,20 @@ LOAD = "load"
 
 @dataclass(slots=True)
 class Parcel:
-    """A message of a step: what it carries, once that is known, and the messages that hand it on."""
+    """A message of a step: what it carries, once that is known, and the messages before and after it on a chain.
+
+    It is sent once its core has come to the step (`ready`) and the `head` of the one before has come to the core.
+    """
 
     step: int
     index: int
     message: Message
     flight: Flight
+    before: Parcel | None = None
+    next: list[Parcel] = field(default_factory=list)
     payload: Array | None = None
-    next: list[int] = field(default_factory=list)
+    ready: float | None = None
+    head: float | None = None
 
 
 class Edge:
@@ -93,7 +100,7 @@ class Edge:
             for parcel in parcels[index]:
                 parcel.payload = source[slices(parcel.message.region)].copy()
                 self._in = max(self._in, ready) + parcel.message.words * self._clock.outside
-                self._fabric.enter(parcel.flight, self._in)
+                self._fabric.send(parcel.flight, self._in)
 
     def store(self, step: Store, parcel: Parcel, time: float) -> None:
         """A part has come to the edge, all of it at `time`."""

@@ -1,9 +1,10 @@
 """The wafer runs a partitioned program: every core its steps in order, with its own clock, memory and numbers.
 
 Local work takes its cycles on the core. A step with messages starts its tasks, sends what the core has to send, and
-ends when all of that has left the core and all that was to come has come. A core that sums on a chain hands on what
-comes as it comes: its message starts when the head of the one before is there. What crosses the west edge waits for
-its turn on the link off the wafer, in each direction.
+ends when all of that has left the core and all that was to come has come. What comes before the core has made room,
+which it does as it starts a step, waits outside of it. A core that sums on a chain hands on what comes as it comes: its
+message starts when the head of the one before is there. What crosses the west edge waits for its turn on the link off
+the wafer, in each direction.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from cgc_wse.partition.program import (
 )
 from cgc_wse.simulate.arrays import given, inside, lengths, numpy_type, own, slices
 from cgc_wse.simulate.edge import Edge, Parcel
-from cgc_wse.simulate.fabric import Delivery, Fabric, Flight
+from cgc_wse.simulate.fabric import Fabric, Listeners
+from cgc_wse.simulate.flight import Flight
 from cgc_wse.simulate.memory import Memories
 from cgc_wse.simulate.tiles import Arithmetic, combined
 
@@ -93,16 +95,15 @@ class _Machine:
         self._program = program
         self._clock = clock_of(program.device)
         self._arithmetic = Arithmetic(sizes)
-        self._fabric = Fabric(self._clock, self._delivered, self._injected, self._wake)
+        self._fabric = Fabric(self._clock, Listeners(self._head, self._tail, self._left, self._wake))
         self._edge = Edge(self._clock, self._fabric, arrays)
         self._memories = Memories(program.device.memory, code_bytes(program))
         self._cores = {core: _Core([]) for core in self._memories.most}
         self._by_buffer: dict[int, Mapping[Core, Tile]] = {}
         self._parts: dict[int, list[Parcel]] = {}
         self._sends: dict[int, dict[Core, list[Parcel]]] = {}
-        self._expected: dict[int, dict[Core, int]] = {}
-        self._mail: defaultdict[tuple[int, Core], list[tuple[Tile, Array, float]]] = defaultdict(list)
-        self._heads: dict[tuple[int, int], float] = {}
+        self._comes: dict[int, dict[Core, list[Parcel]]] = {}
+        self._mail: defaultdict[tuple[int, Core], list[tuple[Parcel, float]]] = defaultdict(list)
         self._busy: defaultdict[Core, float] = defaultdict(float)
         self._started: dict[int, float] = {}
         self._ended: dict[int, float] = {}
@@ -170,17 +171,21 @@ class _Machine:
             return
         parts: list[Parcel] = []
         sends: dict[Core, list[Parcel]] = {}
-        expected: dict[Core, int] = {}
+        comes: dict[Core, list[Parcel]] = {}
         for at, message in enumerate(found):
-            part = Parcel(index, at, message, self._fabric.flight(message.source, message.targets, message.words, None))
-            part.flight.key = part
+            before = parts[message.after] if message.after is not None else None
+            flight = self._fabric.flight(
+                message.source, message.targets, message.words, None, before.flight if before is not None else None
+            )
+            part = Parcel(index, at, message, flight, before)
+            flight.key = part
             parts.append(part)
             sends.setdefault(message.source, []).append(part)
-            if message.after is not None:
-                parts[message.after].next.append(at)
+            if before is not None:
+                before.next.append(part)
             for core in message.targets:
-                expected[core] = expected.get(core, 0) + 1
-        self._parts[index], self._sends[index], self._expected[index] = parts, sends, expected
+                comes.setdefault(core, []).append(part)
+        self._parts[index], self._sends[index], self._comes[index] = parts, sends, comes
 
     def _tile(self, buffer: Buffer) -> Mapping[Core, Tile]:
         if buffer.id not in self._by_buffer:
@@ -243,6 +248,8 @@ class _Machine:
             if part is None:
                 continue
             self._store_tile(core, buffer, np.empty(lengths(part), numpy_type(buffer)))
+            for parcel in self._comes[load].get(core, ()):
+                self._fabric.open(parcel.flight, core, time)
             self._edge.make_room(load, time)
 
     # ---- local work
@@ -264,8 +271,11 @@ class _Machine:
         ]
         tiles = [part for part in wanted if part is not None]
         made = self._arithmetic.local(step.node, operands, given, tiles)
+        if step.onto is not None:
+            # In place: what was there is known under the new name only from now on.
+            made = [np.add(state.arrays[step.onto.id], made[0], out=state.arrays[step.onto.id])]
         for buffer, array in zip(step.results, made, strict=True):
-            self._store_tile(core, buffer, own(array))
+            self._store_tile(core, buffer, array if step.onto is not None else own(array))
         sizes = lengths(work)
         known = self._cycles.get((id(step), sizes))
         if known is None:
@@ -281,8 +291,8 @@ class _Machine:
             return
         array = state.arrays[step.source.id]
         if step.node is None:
-            inside = tuple(slice(w[0] - g[0], w[1] - g[0]) for w, g in zip(wanted, given, strict=True))
-            state.arrays[step.result.id] = array[inside]
+            part = inside(step.result.in_tensor(wanted), step.source.in_tensor(given))
+            state.arrays[step.result.id] = array[part]
         else:
             state.arrays[step.result.id] = self._arithmetic.view(step.node, array, given, wanted)
 
@@ -290,44 +300,45 @@ class _Machine:
 
     def _communicate(self, core: Core, state: _Core, index: int, step: Move | Sum | Load | Store) -> bool:
         """Start a step with messages; returns whether the core has to wait."""
-        sends, expected = self._sends[index].get(core, []), self._expected[index].get(core, 0)
+        sends, comes = self._sends[index].get(core, []), self._comes[index].get(core, [])
         arrived = self._mail[index, core]
         if isinstance(step, Move | Sum):
             wanted = self._tile(step.result).get(core)
             if wanted is not None and step.result.owns:
                 self._memories.allocate(core, step.result, count(wanted) * step.result.entry)
-        if not sends and not expected:
+        if not sends and not comes:
             return False
         state.time += self._clock.task
-        state.until = max([state.time, *(tail for _, _, tail in arrived)])
-        state.waiting = len(sends) + expected - len(arrived)
+        state.until = max([state.time, *(tail for _, tail in arrived)])
+        state.waiting = len(sends) + len(comes) - len(arrived)
+        if not isinstance(step, Load):
+            for part in comes:
+                self._fabric.open(part.flight, core, state.time)
         for part in sends:
-            self._offer(part, state.time)
+            part.ready = state.time
+            self._offer(part)
         if not state.waiting:
             state.time = state.until
         return state.waiting > 0
 
-    def _offer(self, part: Parcel, time: float) -> None:
-        """Send a message, or wait for the one that it hands on."""
+    def _offer(self, part: Parcel) -> None:
+        """Send a message once its core has come to the step, and the head of what it hands on to the core."""
+        before, time = part.before, part.ready
+        if time is None or (before is not None and before.head is None):
+            return
         step = self._program.steps[part.step]
         source = reads(step)[0]
         core = part.message.source
-        after = part.message.after
         own = self._cores[core].arrays[source.id][inside(part.message.region, self._tile(source)[core])]
-        if after is None:
+        if before is None:
             part.payload = own.copy()
-            self._fabric.send(part.flight, time)
-            return
-        head = self._heads.get((part.step, after))
-        if head is None:
-            part.payload = None
-            return
-        before = self._parts[part.step][after].payload
-        assert isinstance(step, Sum) and before is not None
-        part.payload = combined(step.kind, before, own)
-        self._fabric.send(part.flight, max(time, head + 1))
+        else:
+            assert isinstance(step, Sum) and before.payload is not None and before.head is not None
+            part.payload = combined(step.kind, before.payload, own)
+            time = max(time, before.head + 1)
+        self._fabric.send(part.flight, time)
 
-    def _injected(self, flight: Flight, time: float) -> None:
+    def _left(self, flight: Flight, time: float) -> None:
         part = flight.key
         assert isinstance(part, Parcel)
         self._tick(part.message.source, time)
@@ -340,25 +351,26 @@ class _Machine:
         if not state.waiting:
             self._fabric.at(state.until, core)
 
-    def _delivered(self, delivery: Delivery) -> None:
-        part = delivery.flight.key
+    def _head(self, flight: Flight, time: float) -> None:
+        part = flight.key
+        assert isinstance(part, Parcel)
+        part.head = time if part.head is None else min(part.head, time)
+        for after in part.next:
+            self._offer(after)
+
+    def _tail(self, flight: Flight, core: Core, time: float) -> None:
+        part = flight.key
         assert isinstance(part, Parcel) and part.payload is not None
-        if delivery.core[0] == EDGE:
-            step = self._program.steps[part.step]
+        index = part.step
+        if core[0] == EDGE:
+            step = self._program.steps[index]
             assert isinstance(step, Store)
-            self._edge.store(step, part, delivery.tail)
+            self._edge.store(step, part, time)
             return
-        index, core = part.step, delivery.core
         state = self._cores[core]
-        here = state.entered and state.program[state.at] == index
-        self._mail[index, core].append((part.message.region, part.payload, delivery.tail))
-        if part.next:
-            self._heads[index, part.index] = delivery.head
-            if here:
-                for after in part.next:
-                    self._offer(self._parts[index][after], max(state.time, delivery.head + 1))
-        if here:
-            self._tick(core, delivery.tail)
+        self._mail[index, core].append((part, time))
+        if state.entered and state.program[state.at] == index:
+            self._tick(core, time)
 
     def _assemble(self, core: Core, index: int, step: Move | Sum | Load) -> None:
         """Put together what a core has and what came to it."""
@@ -375,17 +387,13 @@ class _Machine:
             shared = overlap(own, wanted)
             if shared is not None:
                 array[inside(shared, wanted)] = state.arrays[step.source.id][inside(shared, own)]
-        ends = (
-            [m for m in self._parts[index] if not m.next and core in m.flight.targets] if isinstance(step, Sum) else []
-        )
-        if isinstance(step, Sum):
-            for end in ends:
-                assert end.payload is not None
-                at = inside(end.message.region, wanted)
-                array[at] = combined(step.kind, array[at], end.payload)
-        else:
-            for region, payload, _ in arrived:
-                array[inside(region, wanted)] = payload
+        for part, _ in sorted(arrived, key=lambda one: one[0].index) if isinstance(step, Sum) else arrived:
+            assert part.payload is not None
+            at = inside(part.message.region, wanted)
+            if not isinstance(step, Sum):
+                array[at] = part.payload
+            elif not part.next:
+                array[at] = combined(step.kind, array[at], part.payload)
         state.arrays[step.result.id] = array
 
     def _gathered(self, buffer: Buffer) -> Array:
