@@ -79,7 +79,7 @@ def peak_flops(device: Device) -> float:
 
 def core_cycles(work: Work, device: Device, number: int) -> tuple[float, float]:
     """Return cycles of one core for `work`, by compute and by SRAM, entries being of `number` bytes."""
-    lanes = device.multiply_adds * min(1.0, 2 / number)
+    lanes = device.multiply_adds * 2 / number
     moved = max(work.read / device.read, work.written / device.write)
     return (work.macs + work.operations) / lanes, number * moved
 

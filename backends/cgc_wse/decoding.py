@@ -24,6 +24,7 @@ from cgc_wse.kernel_cost.decode import (
     decode_steps,
     entering_entries,
     held_bytes,
+    move_cycles,
 )
 from cgc_wse.kernel_cost.machine import Machine, machine_of
 from cgc_wse.kernels import Kernel, Work, stages_from
@@ -118,8 +119,7 @@ def _layers(stages: list[FlatStage], cached: frozenset[str], job: Job, machine: 
 
 def _move(stages: list[FlatStage], side: int, machine: Machine) -> float:
     """Return the cycles in which the vector of a token moves on to the next square."""
-    words = machine.words(-(-max(entering_entries(stage) for stage in stages) // side))
-    return machine.task + max(words, words + side * machine.relay) + machine.step
+    return move_cycles(machine, side, -(-max(entering_entries(stage) for stage in stages) // side))
 
 
 def _filled(layers: Sequence[_Layer], capacity: int) -> list[_Square] | None:

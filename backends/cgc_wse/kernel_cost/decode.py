@@ -28,7 +28,7 @@ from cgc.program import Device, Program
 from cgc.services import DecodeRequest
 from cgc.target import TargetError
 from cgc_wse.flatten import Application, FlatStage, flatten
-from cgc_wse.kernel_cost.collectives import Phase, best_groups, grouped_cycles
+from cgc_wse.kernel_cost.collectives import Phase, allreduce_cycles, broadcast_phase
 from cgc_wse.kernel_cost.decode_answer import DecodeAnswer, Step, Trial
 from cgc_wse.kernel_cost.gemv import GROUPED, estimate_gemv
 from cgc_wse.kernel_cost.machine import Machine, machine_of
@@ -214,10 +214,14 @@ def _trial(
     steps = [step for stage in stages for step in decode_steps(stage, context)]
     if packing.squares > 1:
         moved = max(entering_entries(runs[index].stage) for index in packing.moved or (0,))
-        words = machine.words(-(-moved // side))
-        cycles = machine.task + Phase(words, words, side, 1).cycles(machine)
-        steps.append(Step("next square", "moves", packing.squares - 1, cycles))
+        steps.append(Step("next square", "moves", packing.squares - 1, move_cycles(machine, side, -(-moved // side))))
     return Trial(side, packing.squares, tuple(steps), packing.room)
+
+
+def move_cycles(machine: Machine, side: int, entries: int) -> float:
+    """Return the cycles in which `entries` entries of each core move on to the next square, `side` cores away."""
+    words = machine.words(entries)
+    return machine.task + Phase(words, words, side, 1).cycles(machine)
 
 
 def entering_entries(stage: FlatStage) -> int:
@@ -244,14 +248,14 @@ def _cost(stage: FlatStage, application: Application, context: DecodeContext) ->
         case Dot():
             return _dot(operands, result, context)
         case Reduce():
-            local = machine.loop + machine.multiply_add(_entries(operands[0], context))
+            local = machine.elementwise(_entries(operands[0], context))
             words = machine.words(_entries(result, context))
-            return "reductions", local + _allreduce(machine, side, words)
+            return "reductions", local + allreduce_cycles(machine, side, words)
         case Gather():
             words = machine.words(-(-prod(result.values()) // side))
-            return "gathers", machine.task + Phase(words, words, side - 1, 1).cycles(machine)
+            return "gathers", machine.task + broadcast_phase(side, words).cycles(machine)
         case _:
-            return "element by element", machine.loop + machine.multiply_add(_entries(result, context))
+            return "element by element", machine.elementwise(_entries(result, context))
 
 
 def _dot(operands: list[dict[str, int]], result: dict[str, int], context: DecodeContext) -> tuple[str, float]:
@@ -267,15 +271,9 @@ def _dot(operands: list[dict[str, int]], result: dict[str, int], context: Decode
     heads = outer // keys
     columns = max(1, side // heads)
     length = -(-keys // side) * -(-heads // side)
-    local = -(-inner // columns) * machine.multiply_add(length)
-    return "attention", local + _allreduce(machine, columns, machine.words(length))
-
-
-def _allreduce(machine: Machine, cores: int, words: int) -> float:
-    """Return the cycles of an allreduce along `cores` cores with its start: one task for each of its two ways."""
-    if cores == 1:
-        return machine.task
-    return 2 * machine.task + grouped_cycles(machine, cores, words, best_groups(machine, cores, words))
+    vectors = -(-inner // columns)
+    local = machine.local(0, vectors, vectors * length)
+    return "attention", local + allreduce_cycles(machine, columns, machine.words(length))
 
 
 def _entries(shape: Mapping[str, int], context: DecodeContext) -> int:

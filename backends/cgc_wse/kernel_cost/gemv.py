@@ -42,13 +42,14 @@ def estimate_gemv(machine: Machine, rows: int, k: int, n: int, algorithm: str, g
     counts: dict[str, int] = {}
     if algorithm == GROUPED:
         counts["groups"] = groups or best_groups(machine, rows, words)
-        inner, outer, back = grouped_phases(rows, words, counts["groups"])
+        inner, outer, back = grouped_phases(machine, rows, words, counts["groups"])
         sums = {"reduce_in_groups": inner, "reduce_over_groups": outer, "broadcast": back}
     elif algorithm == RING:
         sums = {"ring": ring_phase(rows, words)}
     else:
         sums = {"reduce": reduce_phase(algorithm, rows, words), "broadcast": broadcast_phase(rows, words)}
-    local = k * machine.multiply_add(n)
+    # Its one loop starts while the tasks do: the measured GEMV show none.
+    local = machine.local(0, k, k * n)
     total = {
         "start_up": (2 if rows > 1 else 1) * machine.task,
         "compute": local,
@@ -98,7 +99,7 @@ def _reductions(machine: Machine, name: str, cores: int, words: int, algorithm: 
     if algorithm != GROUPED:
         phases = {f"reduce_along_{name}": reduce_phase(algorithm, cores, words)} if algorithm in REDUCTIONS else {}
         return phases, cores - 1
-    inner, outer, back = grouped_phases(cores, words, best_groups(machine, cores, words))
+    inner, outer, back = grouped_phases(machine, cores, words, best_groups(machine, cores, words))
     return {f"reduce_in_groups_along_{name}": inner, f"reduce_over_groups_along_{name}": outer}, back.distance
 
 

@@ -10,7 +10,7 @@ along the tokens, and one vector more in each turn, which comes from the other c
     sram    = turns * f * t * bytes / read
 
 A turn is one output or one input. By outputs, the row adds up what each core has of one (a chain); by inputs, one core
-sends its own to all (a broadcast): the cheaper is taken. Collectives are those of Luczynski et al., HPDC 2024. What
+sends its own to all (a broadcast): the cheaper is taken. Collectives are those of `kernel_cost.collectives`. What
 arrives starts the instruction (Lie 2023), so that turns have no `loop` to start, which ops on what lies in memory have.
 """
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from cgc.program import Device
 from cgc_wse.job import GRADIENT_BYTES
+from cgc_wse.kernel_cost.lines import Allreduces
 from cgc_wse.kernel_cost.machine import Machine, machine_of
 from cgc_wse.plan import Layout
 from cgc_wse.streaming.work import Op, OtherProduct, TokenProduct, VectorPass, WeightGradient, WeightProduct
@@ -78,6 +79,10 @@ class Wafer:
         self._x: Floats = np.array([layout.features for layout in self.layouts], dtype=np.float64)
         self._y: Floats = np.array([layout.tokens for layout in self.layouts], dtype=np.float64)
         self._crosses: Floats = (self._x > 1).astype(np.float64)
+        # The ways along a row: of a chain of sums, and of a broadcast.
+        self._chain: Floats = (self._x - 1) * self._machine.hand_on
+        self._flood: Floats = self._crosses * ((self._x - 1) * self._machine.relay + self._machine.step)
+        self._allreduces = Allreduces(self._machine, [layout.features for layout in self.layouts])
         self._known: dict[tuple[Op, int], Cost] = {}
         self._nothing: Floats = np.zeros_like(self._x)
 
@@ -116,15 +121,16 @@ class Wafer:
         length = self.length(sequences)
         match op:
             case WeightProduct(inner=inner, outer=outer):
-                chain = self._product(outer, inner, length, self._machine.relay + self._machine.step)
-                return _cheaper(chain, self._product(inner, outer, length, self._machine.relay))
+                chain = self._product(outer, inner, length, self._chain)
+                return _cheaper(chain, self._product(inner, outer, length, self._flood))
             case WeightGradient(inner=inner, outer=outer):
                 return _cheaper(self._gradient(outer, inner, length), self._gradient(inner, outer, length))
             case TokenProduct():
                 return self._over_tokens(op, length)
             case OtherProduct(macs=macs):
                 vectors = macs * sequences / (self._x * self._y * length)
-                return self._plain(self._machine.task + vectors * self._vector(length), vectors * length)
+                compute = self._machine.task + self._machine.loop + vectors * self._machine.multiply_add(length)
+                return self._plain(compute, vectors * length)
             case VectorPass():
                 return self._pass(op, length)
             case _:
@@ -133,22 +139,17 @@ class Wafer:
     def _local(self, features: int) -> Floats:
         return np.ceil(features / self._x)
 
-    def _vector(self, length: Floats) -> Floats:
-        """Return the cycles of one vector instruction: vector + t / lanes."""
-        return self._machine.vector + length / self._machine.lanes
-
     def _words(self, length: Floats) -> Floats:
         return np.ceil(length / self._machine.entries)
 
     def _plain(self, compute: Floats, reads: Floats) -> Cost:
         return Cost(compute, reads * self._machine.number / self._device.read, self._nothing)
 
-    def _product(self, turns: int, features: int, length: Floats, hop: float) -> Cost:
-        """Return a dot with weights in `turns` turns; a hop along the row takes `hop` cycles."""
+    def _product(self, turns: int, features: int, length: Floats, way: Floats) -> Cost:
+        """Return a dot with weights in `turns` turns, the last of which has a way along the row left."""
         machine, local = self._machine, self._local(features)
-        way = self._crosses * self._x * hop
-        compute = machine.task + turns * (local + self._crosses) * self._vector(length) + way
-        rows = turns * self._words(length) * self._crosses
+        compute = machine.task + turns * (local + self._crosses) * machine.multiply_add(length) + way
+        rows = turns * self._words(length) * self._crosses * machine.word
         weights = turns * local * machine.number / self._device.link
         sram = turns * local * length * machine.number / self._device.read
         return Cost(compute, sram, np.maximum(rows, weights))
@@ -161,9 +162,9 @@ class Wafer:
         machine, local = self._machine, self._local(features)
         wide = machine.number / GRADIENT_BYTES
         added = machine.vector + local / (machine.lanes * min(1.0, wide))
-        vectors = (local + self._crosses) * self._vector(length)
+        vectors = (local + self._crosses) * machine.multiply_add(length)
         compute = machine.task + turns * (vectors + added)
-        rows = turns * self._words(length) * self._crosses
+        rows = turns * self._words(length) * self._crosses * machine.word
         sums = turns * local * GRADIENT_BYTES / self._device.link
         sram = turns * local * length * machine.number / self._device.read
         return Cost(compute, sram, np.maximum(rows, sums))
@@ -188,23 +189,26 @@ class Wafer:
             turns = op.keys * heads
             vectors = op.keys * np.ceil(op.width * op.heads / self._x)
             arriving = vectors
-        compute = (vectors + turns * split) * self._vector(vector) + arriving / machine.lanes
-        fabric = np.maximum(turns * split * self._words(vector), arriving * machine.number / self._device.link)
+        compute = (vectors + turns * split) * machine.multiply_add(vector) + arriving / machine.lanes
+        rows = turns * split * self._words(vector) * machine.word
+        fabric = np.maximum(rows, arriving * machine.number / self._device.link)
         sram = vectors * vector * machine.number / self._device.read
-        way = parts * (machine.relay + machine.step) * split
+        way = (parts - 1) * machine.hand_on
         return Cost(machine.task + way + sequences * compute, sequences * sram, sequences * fabric)
 
     def _pass(self, op: VectorPass, length: Floats) -> Cost:
-        """Return one op on every entry: two vectors read and one written at most."""
+        """Return one op on every entry: two vectors read and one written at most.
+
+        A task starts it, as all ops here: it is told from outside, with the weights.
+        """
         machine, device, local = self._machine, self._device, self._local(op.features)
         moved = max(2 / device.read, 1 / device.write) * machine.number
-        cost = Cost(machine.task + machine.loop + local * self._vector(length), local * length * moved, self._nothing)
+        cost = Cost(
+            machine.task + machine.loop + local * machine.multiply_add(length), local * length * moved, self._nothing
+        )
         if not op.sums:
             return cost
-        # Two phases of chains, groups of about √X, then a broadcast: C = 2 B, L = X, D = 2 √X; and B, X, 1.
-        words, hops = self._words(length), self._x * machine.relay
-        way = 3 * words + 2 * hops + machine.step * (2 * np.sqrt(self._x) + 1)
-        return cost + self._plain(self._crosses * (2 * machine.task + way), self._nothing)
+        return cost + self._plain(self._crosses * self._allreduces.cycles(self._words(length)), self._nothing)
 
 
 def _cheaper(first: Cost, second: Cost) -> Cost:
