@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cgc_wse.block_cost import least_block
 from cgc_wse.job import GRADIENT_BYTES
 from cgc_wse.mode import Workload
 from cgc_wse.place.blocks import least_cycles
 from cgc_wse.plan import Plan
-from cgc_wse.resident import block_of
+from cgc_wse.resident import passing_of
 from cgc_wse.streaming.bound import least_seconds
 from cgc_wse.streaming.search import Search
 
@@ -35,7 +36,7 @@ def bound_of(plan: Plan, workload: Workload) -> Bound:
     """Return the bound on plans of the same job, device and mode."""
     if plan.job.purpose == "decode":
         return _decoding(plan)
-    return _resident(plan) if plan.mode == "resident" else _streaming(plan, workload)
+    return _resident(plan, workload) if plan.mode == "resident" else _streaming(plan, workload)
 
 
 def _figure(plan: Plan, name: str) -> float:
@@ -43,10 +44,20 @@ def _figure(plan: Plan, name: str) -> float:
     return next((figure.value for figure in plan.time if figure.name == name), 0.0)
 
 
-def _resident(plan: Plan) -> Bound:
+def _resident(plan: Plan, workload: Workload) -> Bound:
     job, device = plan.job, plan.device
     placed = [one for phase in plan.phases for one in phase.placed]
-    blocks = [block_of(one.kernel, one.bytes, job, device) for one in placed]
+    works = {work.path: work for stage in workload.works for work in stage.kernels}
+    blocks = [
+        least_block(
+            passing_of(one.kernel, works[one.kernel.path], job, device),
+            max(1, -(-one.bytes // device.memory)),
+            device,
+            job.precision,
+            job.seq,
+        )
+        for one in placed
+    ]
     turns, link = job.batch + plan.depth - 1, _figure(plan, "off-wafer")
     pipeline = turns * least_cycles(blocks, device.columns, device.rows) / device.clock
     optimizer = _figure(plan, "optimizer")

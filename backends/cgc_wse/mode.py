@@ -81,7 +81,7 @@ def plan(workload: Workload, job: Job, device: Device, run: str | None = None) -
     if run == "streaming":
         return streaming("as asked for")
     try:
-        resident = plan_resident(workload.stages, job, device, workload.input_bytes, workload.output_bytes)
+        resident = plan_resident(workload.works, job, device, workload.input_bytes, workload.output_bytes)
     except NotResident as why:
         if run == "pipelined":
             hint = (

@@ -12,13 +12,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cgc.program import Device
-from cgc_wse.cost import Cycles, core_cycles, crossing_entries, kernel_cycles, update_seconds
+from cgc_wse.block_cost import WAITING, Passing, RectangleTimes, TimedBlock, rectangle_times
+from cgc_wse.cost import update_seconds
 from cgc_wse.job import GRADIENT_BYTES, Job
-from cgc_wse.kernels import Kernel, Stage, Work
-from cgc_wse.place.blocks import Block, place_blocks
+from cgc_wse.kernels import Kernel, Stage
+from cgc_wse.place.blocks import place_blocks
 from cgc_wse.place.geometry import Rectangle
 from cgc_wse.place.sizing import Demand, size_and_place
 from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
+from cgc_wse.streaming.work import KernelWork, StageWork
+
+BUFFERS = 2
+"""At most this part of a core's memory is for vectors on their way, a half; and half of what is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,13 @@ class _Bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A kernel of one run: its path, what it must hold, and its work."""
+    """A kernel of one run: its path, what it must hold, and its times."""
 
     path: str
     layer: str
     kernel: Kernel
     bytes: _Bytes
-    work: Work
+    times: RectangleTimes
 
 
 class NotResident(Exception):
@@ -65,12 +70,13 @@ def pipeline_stages(stages: tuple[Stage, ...]) -> int:
     return sum(stage.runs for stage in stages)
 
 
-def plan_resident(stages: tuple[Stage, ...], job: Job, device: Device, input_bytes: int, output_bytes: int) -> Plan:
+def plan_resident(works: tuple[StageWork, ...], job: Job, device: Device, input_bytes: int, output_bytes: int) -> Plan:
     """Return the resident plan; `input_bytes` enter and `output_bytes` leave the wafer for one sequence.
 
     Raises:
         NotResident: it does not fit.
     """
+    stages = tuple(work.stage for work in works)
     blocks = sum(stage.runs * len(stage.kernels) for stage in stages)
     if blocks > device.cores:
         raise TooManyBlocks(f"{blocks:,} blocks want a core each, {device.name} has {device.cores:,}")
@@ -80,15 +86,26 @@ def plan_resident(stages: tuple[Stage, ...], job: Job, device: Device, input_byt
     if used > capacity:
         parts = ", ".join(f"{figure.name} {gigabytes(figure.value)}" for figure in memory)
         raise NotResident(f"{gigabytes(used)} ({parts}) against {gigabytes(capacity)} of SRAM")
+    room = buffer_bytes(used, job, device)
+    buffers = Figure("buffers", room * device.cores, "bytes", f"{room:,} B of each core for vectors on their way")
+    passing = {
+        kernel.path: passing_of(kernel, work, job, device)
+        for stage in works
+        for kernel, work in zip(stage.stage.kernels, stage.kernels, strict=True)
+    }
+    # Many blocks do the same.
+    known = {one: rectangle_times(one, device, job.precision, job.seq, room) for one in dict.fromkeys(passing.values())}
+    times = {path: known[one] for path, one in passing.items()}
     layers = [
-        [_item(kernel, stage, run, place, job, stages) for kernel in stage.kernels]
+        [_item(kernel, stage, run, place, job, stages, times[kernel.path]) for kernel in stage.kernels]
         for stage, run, place in _runs(stages)
     ]
-    areas = _place(layers, job, device)
+    areas = _place(layers, device, device.memory - room)
     placed = tuple(
-        _placed(item, area, job, device)
+        Placed(item.path, item.layer, item.kernel, area, item.times.cycles(area), item.bytes.total)
         for item, area in zip((i for layer in layers for i in layer), areas, strict=True)
     )
+    memory = (*memory, buffers)
     reason = f"all of it fits: {gigabytes(used)} of {gigabytes(capacity)} of SRAM"
     return _timed(placed, memory, job, device, reason, pipeline_stages(stages), input_bytes, output_bytes)
 
@@ -155,16 +172,41 @@ def optimizer_note(job: Job) -> str:
     return f"{job.optimizer}: f32 moments{copy}"
 
 
-def _item(kernel: Kernel, stage: Stage, run: int, place: int, job: Job, stages: tuple[Stage, ...]) -> _Item:
+def _item(
+    kernel: Kernel, stage: Stage, run: int, place: int, job: Job, stages: tuple[Stage, ...], times: RectangleTimes
+) -> _Item:
     sequences = in_flight(place, pipeline_stages(stages), job)
     layer = stage.name if stage.runs == 1 else f"{stage.name}.{run}"
-    return _Item(run_path(kernel.path, stage, run), layer, kernel, _bytes(kernel, sequences, job), _work(kernel, job))
+    return _Item(run_path(kernel.path, stage, run), layer, kernel, _bytes(kernel, sequences, job), times)
 
 
-def _work(kernel: Kernel, job: Job) -> Work:
-    if job.purpose == "forward":
-        return kernel.forward
-    return kernel.training + kernel.forward if job.recompute else kernel.training
+def buffer_bytes(used: float, job: Job, device: Device) -> int:
+    """Return the bytes of a core for vectors on their way, where all blocks together hold `used` bytes."""
+    free = device.memory - used / device.cores
+    least = job.number * (WAITING + 1)
+    return int(max(min(device.memory / BUFFERS, free / 2), least))
+
+
+def passing_of(kernel: Kernel, work: KernelWork, job: Job, device: Device) -> Passing:
+    """Return what a sequence of a step makes a block do. Where nothing but what enters a layer is stored, each layer
+    runs forward again.
+    """
+    few, many = crossing_entries(kernel)
+    training = job.purpose == "training"
+    crossings = (2 + job.recompute) if training else 1
+    each = crossings * job.number / device.link
+    forward = work.forward * (2 if training and job.recompute else 1)
+    return Passing(forward, work.back if training else (), (few * each, many * each))
+
+
+def crossing_entries(kernel: Kernel) -> tuple[int, int]:
+    """Return the entries that cross the short side of a kernel's rectangle going forward, and the long side.
+
+    Where there are dots, inputs run along the rows and sums along the columns, or the other way round. Other blocks let
+    their entries pass straight through, over the longer side.
+    """
+    few, many = sorted((kernel.received, kernel.sent))
+    return (few, many) if kernel.forward.macs else (0, many)
 
 
 def run_path(path: str, stage: Stage, run: int) -> str:
@@ -175,23 +217,15 @@ def run_path(path: str, stage: Stage, run: int) -> str:
     return f"{head}.{run}.{tail}" if tail else f"{head}.{run}"
 
 
-def block_of(kernel: Kernel, held: int, job: Job, device: Device) -> Block:
-    """Return a kernel that holds so many bytes as the placement engine sees it."""
-    work = max(core_cycles(_work(kernel, job), device, job.number))
-    few, many = crossing_entries(kernel)
-    each = _crossings(job) * job.number / device.link
-    return Block(work, max(1, -(-held // device.memory)), few * each, many * each)
-
-
-def _place(layers: list[list[_Item]], job: Job, device: Device) -> list[Rectangle]:
-    """Return a rectangle for each item in which its bytes fit."""
-    blocks = [[block_of(item.kernel, item.bytes.total, job, device) for item in layer] for layer in layers]
+def _place(layers: list[list[_Item]], device: Device, memory: int) -> list[Rectangle]:
+    """Return a rectangle for each item in which its bytes fit, where a core has room for `memory` bytes."""
+    blocks = [[TimedBlock(item.times, max(1, -(-item.bytes.total // memory))) for item in layer] for layer in layers]
     found = place_blocks(blocks, device.columns, device.rows)
     if found is not None:
         return found[1]
 
-    def demand(item: _Item, block: Block) -> Demand:
-        return Demand(block.work, block.least, lambda area: _cycles(item, area, job, device))
+    def demand(item: _Item, block: TimedBlock) -> Demand:
+        return Demand(block.work, block.least, item.times.cycles)
 
     # Where hardly a core is to spare, cuts that count cores find what cuts by work do not.
     demands = [[demand(*pair) for pair in zip(*pairs, strict=True)] for pairs in zip(layers, blocks, strict=True)]
@@ -203,19 +237,6 @@ def _place(layers: list[list[_Item]], job: Job, device: Device) -> list[Rectangl
         f"the blocks need {least:,} of {device.cores:,} cores for what they hold, and no placement in whole rectangles "
         "was found that gives every block enough"
     )
-
-
-def _cycles(item: _Item, area: Rectangle, job: Job, device: Device) -> Cycles:
-    return kernel_cycles(item.kernel, item.work, _crossings(job), area, device, job.number)
-
-
-def _crossings(job: Job) -> int:
-    """Return how often a sequence of a step crosses a block's border."""
-    return (2 + job.recompute) if job.purpose == "training" else 1
-
-
-def _placed(item: _Item, area: Rectangle, job: Job, device: Device) -> Placed:
-    return Placed(item.path, item.layer, item.kernel, area, _cycles(item, area, job, device), item.bytes.total)
 
 
 def _timed(

@@ -165,7 +165,7 @@ def test_groups_by_hand() -> None:
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=6), st.integers(1, 3000))
 def test_many_lines_at_once_take_what_each_takes(lines: list[int], words: int) -> None:
-    found = Allreduces(REAL, lines).cycles(np.full(len(lines), float(words)))
+    found = Allreduces(REAL, np.array(lines, dtype=np.float64)).cycles(np.full(len(lines), float(words)))
     assert found == pytest.approx([allreduce_cycles(REAL, line, words) for line in lines])
 
 
