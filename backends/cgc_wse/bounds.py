@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgc_wse.block_cost import least_block
+from cgc_wse.block_cost import unavoidable_times
+from cgc_wse.block_times import TimedBlock, Way
 from cgc_wse.job import GRADIENT_BYTES
 from cgc_wse.mode import Workload
 from cgc_wse.place.blocks import least_cycles
@@ -48,15 +49,10 @@ def _resident(plan: Plan, workload: Workload) -> Bound:
     job, device = plan.job, plan.device
     placed = [one for phase in plan.phases for one in phase.placed]
     works = {work.path: work for stage in workload.works for work in stage.kernels}
+    passing = {one.kernel.path: passing_of(one.kernel, works[one.kernel.path], job, device) for one in placed}
+    known = {one: unavoidable_times(one, device, job.precision, job.seq) for one in dict.fromkeys(passing.values())}
     blocks = [
-        least_block(
-            passing_of(one.kernel, works[one.kernel.path], job, device),
-            max(1, -(-one.bytes // device.memory)),
-            device,
-            job.precision,
-            job.seq,
-        )
-        for one in placed
+        TimedBlock((Way(known[passing[one.kernel.path]], 0, max(1, -(-one.bytes // device.memory))),)) for one in placed
     ]
     turns, link = job.batch + plan.depth - 1, _figure(plan, "off-wafer")
     pipeline = turns * least_cycles(blocks, device.columns, device.rows) / device.clock

@@ -66,8 +66,9 @@ class OpCosts:
         self._x = x
         self._y = y
         self._crosses: Floats = (self._x > 1).astype(np.float64)
-        # The ways along a row: of a chain of sums, and of a broadcast.
-        self._chain: Floats = (self._x - 1) * self._machine.hand_on
+        # The ways along a row: of a chain of sums, for each core of it, and of a broadcast.
+        self._hand_on = self._machine.hand_on
+        self._chain: Floats = (self._x - 1) * self._hand_on
         self._flood: Floats = self._crosses * ((self._x - 1) * self._machine.relay + self._machine.step)
         self._allreduces = Allreduces(self._machine, x)
         self._known: dict[tuple[Op, int], Cost] = {}
@@ -183,7 +184,7 @@ class OpCosts:
         rows = turns * split * self._words(vector) * machine.word
         fabric = np.maximum(rows, arriving * machine.number / self._device.link)
         sram = vectors * vector * machine.number / self._device.read
-        way = (parts - 1) * machine.hand_on
+        way = (parts - 1) * self._hand_on
         return Cost(machine.task + way + sequences * compute, sequences * sram, sequences * fabric)
 
     def _pass(self, op: VectorPass, length: Floats) -> Cost:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from cgc.program import Device
-from cgc_wse.block_cost import WAITING, Passing, RectangleTimes, TimedBlock, rectangle_times
+from cgc_wse.block_cost import WAITING, Passing, rectangle_times
+from cgc_wse.block_times import RectangleTimes, TimedBlock, Way
 from cgc_wse.cost import update_seconds
 from cgc_wse.job import GRADIENT_BYTES, Job
 from cgc_wse.kernels import Kernel, Stage
@@ -22,8 +24,11 @@ from cgc_wse.place.sizing import Demand, size_and_place
 from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
 from cgc_wse.streaming.work import KernelWork, StageWork
 
-BUFFERS = 2
-"""At most this part of a core's memory is for vectors on their way, a half; and half of what is free."""
+LEFT = (0.5, 0.8)
+"""Vectors on their way get such parts of what a core has left."""
+
+SIXTEENTHS = 16
+"""In so many parts a core's memory is cut for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ class _Item:
     layer: str
     kernel: Kernel
     bytes: _Bytes
-    times: RectangleTimes
+    block: TimedBlock
 
 
 class NotResident(Exception):
@@ -86,26 +91,16 @@ def plan_resident(works: tuple[StageWork, ...], job: Job, device: Device, input_
     if used > capacity:
         parts = ", ".join(f"{figure.name} {gigabytes(figure.value)}" for figure in memory)
         raise NotResident(f"{gigabytes(used)} ({parts}) against {gigabytes(capacity)} of SRAM")
-    room = buffer_bytes(used, job, device)
-    buffers = Figure("buffers", room * device.cores, "bytes", f"{room:,} B of each core for vectors on their way")
-    passing = {
-        kernel.path: passing_of(kernel, work, job, device)
-        for stage in works
-        for kernel, work in zip(stage.stage.kernels, stage.kernels, strict=True)
-    }
-    # Many blocks do the same.
-    known = {one: rectangle_times(one, device, job.precision, job.seq, room) for one in dict.fromkeys(passing.values())}
-    times = {path: known[one] for path, one in passing.items()}
-    layers = [
-        [_item(kernel, stage, run, place, job, stages, times[kernel.path]) for kernel in stage.kernels]
-        for stage, run, place in _runs(stages)
-    ]
-    areas = _place(layers, device, device.memory - room)
+    layers = _layers(works, job, device)
+    areas = _place(layers, device)
+    items = [item for layer in layers for item in layer]
+    found = [item.block.best(area) for item, area in zip(items, areas, strict=True)]
     placed = tuple(
-        Placed(item.path, item.layer, item.kernel, area, item.times.cycles(area), item.bytes.total)
-        for item, area in zip((i for layer in layers for i in layer), areas, strict=True)
+        Placed(item.path, item.layer, item.kernel, area, cycles, item.bytes.total)
+        for item, area, (cycles, _) in zip(items, areas, found, strict=True)
     )
-    memory = (*memory, buffers)
+    passing = sum(room * area.cores for area, (_, room) in zip(areas, found, strict=True))
+    memory = (*memory, Figure("buffers", passing, "bytes", "vectors on their way, a part of what each core has left"))
     reason = f"all of it fits: {gigabytes(used)} of {gigabytes(capacity)} of SRAM"
     return _timed(placed, memory, job, device, reason, pipeline_stages(stages), input_bytes, output_bytes)
 
@@ -172,19 +167,51 @@ def optimizer_note(job: Job) -> str:
     return f"{job.optimizer}: f32 moments{copy}"
 
 
-def _item(
-    kernel: Kernel, stage: Stage, run: int, place: int, job: Job, stages: tuple[Stage, ...], times: RectangleTimes
-) -> _Item:
-    sequences = in_flight(place, pipeline_stages(stages), job)
-    layer = stage.name if stage.runs == 1 else f"{stage.name}.{run}"
-    return _Item(run_path(kernel.path, stage, run), layer, kernel, _bytes(kernel, sequences, job), times)
+def _layers(works: tuple[StageWork, ...], job: Job, device: Device) -> list[list[_Item]]:
+    """Return the blocks of all layers."""
+    stages = tuple(work.stage for work in works)
+    passing = {
+        kernel.path: passing_of(kernel, work, job, device)
+        for stage in works
+        for kernel, work in zip(stage.stage.kernels, stage.kernels, strict=True)
+    }
+    total = sum(stage.runs * _amount(kernel, job) for stage in stages for kernel in stage.kernels)
+    depth = pipeline_stages(stages)
+
+    # Many blocks do the same.
+    @cache
+    def times(what: Passing, room: int) -> RectangleTimes:
+        return rectangle_times(what, device, job.precision, job.seq, room)
+
+    def item(kernel: Kernel, stage: Stage, run: int, place: int) -> _Item:
+        held = _bytes(kernel, in_flight(place, depth, job), job)
+        cores = max(1.0, device.cores * _amount(kernel, job) / max(1, total))
+        ways = tuple(
+            Way(times(passing[kernel.path], room), room, max(1, -(-held.total // (device.memory - room))))
+            for room in rooms(held.total / cores, job, device)
+        )
+        layer = stage.name if stage.runs == 1 else f"{stage.name}.{run}"
+        return _Item(run_path(kernel.path, stage, run), layer, kernel, held, TimedBlock(ways))
+
+    return [[item(kernel, stage, run, place) for kernel in stage.kernels] for stage, run, place in _runs(stages)]
 
 
-def buffer_bytes(used: float, job: Job, device: Device) -> int:
-    """Return the bytes of a core for vectors on their way, where all blocks together hold `used` bytes."""
-    free = device.memory - used / device.cores
-    least = job.number * (WAITING + 1)
-    return int(max(min(device.memory / BUFFERS, free / 2), least))
+def rooms(held: float, job: Job, device: Device) -> tuple[int, ...]:
+    """Return bytes of a core for vectors on their way, where a block holds `held` of it if shared out by work.
+
+    Parts of what is left, in whole sixteenths of a core's memory and up to the half of it; and next to nothing, for
+    blocks that need all their cores for what they hold.
+    """
+    left = max(0.0, device.memory - held) / device.memory
+    parts = {min(int(SIXTEENTHS * part * left), SIXTEENTHS // 2) for part in LEFT}
+    least = min(job.number * (WAITING + 1), device.memory - 1)
+    return tuple(sorted({least, *(max(device.memory * part // SIXTEENTHS, least) for part in parts | {1})}))
+
+
+def _amount(kernel: Kernel, job: Job) -> int:
+    """Return the operations of a block, as a measure of the cores it gets."""
+    work = kernel.training if job.purpose == "training" else kernel.forward
+    return work.macs + work.operations
 
 
 def passing_of(kernel: Kernel, work: KernelWork, job: Job, device: Device) -> Passing:
@@ -217,18 +244,14 @@ def run_path(path: str, stage: Stage, run: int) -> str:
     return f"{head}.{run}.{tail}" if tail else f"{head}.{run}"
 
 
-def _place(layers: list[list[_Item]], device: Device, memory: int) -> list[Rectangle]:
-    """Return a rectangle for each item in which its bytes fit, where a core has room for `memory` bytes."""
-    blocks = [[TimedBlock(item.times, max(1, -(-item.bytes.total // memory))) for item in layer] for layer in layers]
+def _place(layers: list[list[_Item]], device: Device) -> list[Rectangle]:
+    """Return a rectangle for each item in which its bytes fit beside its buffers."""
+    blocks = [[item.block for item in layer] for layer in layers]
     found = place_blocks(blocks, device.columns, device.rows)
     if found is not None:
         return found[1]
-
-    def demand(item: _Item, block: TimedBlock) -> Demand:
-        return Demand(block.work, block.least, item.times.cycles)
-
     # Where hardly a core is to spare, cuts that count cores find what cuts by work do not.
-    demands = [[demand(*pair) for pair in zip(*pairs, strict=True)] for pairs in zip(layers, blocks, strict=True)]
+    demands = [[Demand(block.work, block.least, block.cycles) for block in layer] for layer in blocks]
     areas = size_and_place(demands, Rectangle(0, 0, device.columns, device.rows))
     if areas is not None:
         return areas
