@@ -24,6 +24,7 @@ in more than one piece. It has every number of cores at which something is less.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import assert_never
@@ -41,8 +42,8 @@ from cgc_wse.streaming.work import Op, Ops, OtherProduct, TokenProduct, VectorPa
 WAITING = 4
 """Vectors that wait in a core beside those of a product: two that arrive, two that leave."""
 
-SIDES = 512
-"""So many numbers of cores along a side are looked at, at most."""
+SIDES = 256
+"""So many numbers of cores along a side are looked at, at most; half as many where sums along it take long to time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +69,37 @@ class Passing:
         return (*self.forward, *self.back)
 
 
-def rectangle_times(passing: Passing, device: Device, precision: str, seq: int, room: int) -> RectangleTimes:
-    """Return the cycles of a block for one sequence of `seq` tokens on all rectangles of a device.
+class BlockTimes:
+    """The cycles of a block for one sequence of `seq` tokens on all rectangles of a device, for any buffers."""
 
-    `room` are the bytes of a core for vectors on their way.
-    """
-    sides = sides_of(passing.ops, seq, device.cores, SIDES)
-    return _times(_Rectangles(device, precision, seq, sides, room), passing, sides)
+    def __init__(self, passing: Passing, device: Device, precision: str, seq: int) -> None:
+        """Prepare; what buffers do not change is computed once."""
+        self._passing = passing
+        sums = any(isinstance(op, VectorPass) and op.sums for op, _ in passing.ops)
+        self._sides = sides_of(passing.ops, seq, device.cores, SIDES // 2 if sums else SIDES)
+        self._costs = _Rectangles(device, precision, seq, self._sides, device.memory)
+        self._cut = self._costs.tokens_cut(passing)
+        self._known: dict[int, RectangleTimes] = {}
+        self._products = any(not isinstance(op, VectorPass) for op, _ in passing.ops)
+
+    def at(self, room: int) -> RectangleTimes:
+        """Return the times where `room` bytes of a core are for vectors on their way."""
+        if room not in self._known:
+            found = cheaper(self._cut, self._costs.weights_stay(self._passing, room))
+            self._known[room] = RectangleTimes(found, self._sides, self._passing.border)
+        return self._known[room]
+
+    def rooms(self, rooms: Sequence[int]) -> Sequence[int]:
+        """Return those of some sizes of buffers that matter: where no vectors wait for others, the smallest will do."""
+        return rooms if self._products else rooms[:1]
 
 
 def unavoidable_times(passing: Passing, device: Device, precision: str, seq: int) -> RectangleTimes:
     """Return cycles that a block takes at least, in either layout, on all rectangles of a device."""
     sides = sides_of(passing.ops, seq, device.cores)
-    return _times(_Unavoidable(device, precision, seq, sides), passing, sides)
-
-
-def _times(costs: _Rectangles, passing: Passing, sides: Ints) -> RectangleTimes:
-    return RectangleTimes(cheaper(costs.tokens_cut(passing), costs.weights_stay(passing)), sides, passing.border)
+    costs = _Unavoidable(device, precision, seq, sides)
+    found = cheaper(costs.tokens_cut(passing), costs.weights_stay(passing, device.memory))
+    return RectangleTimes(found, sides, passing.border)
 
 
 def sides_of(ops: Ops, seq: int, most: int, count: int | None = None) -> Ints:
@@ -137,8 +152,11 @@ class _Rectangles(OpCosts):
         """Return the cycles with tokens over Y and features over X."""
         return self.ops(passing.ops, 1)
 
-    def weights_stay(self, passing: Passing) -> Cost:
-        """Return the cycles with weights, or keys and values, where they are, and all tokens passing."""
+    def weights_stay(self, passing: Passing, room: int) -> Cost:
+        """Return the cycles with weights, or keys and values, where they are, and all tokens passing; `room` bytes of a
+        core are for vectors on their way.
+        """
+        self._room = room
         heads = max((op.heads for op, _ in passing.ops if isinstance(op, TokenProduct)), default=0)
         total = Cost(self._nothing, self._nothing, self._nothing)
         for ops, back in ((passing.forward, False), (passing.back, True)):

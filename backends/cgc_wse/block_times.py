@@ -14,6 +14,12 @@ from cgc_wse.place.blocks import least_heights
 from cgc_wse.place.geometry import Rectangle
 from cgc_wse.place.shapes import Curve, Ints
 
+NEAR = 1.05
+"""Ways to run a block that take so many times the cores of another are not looked at."""
+
+FOLDS = 64
+"""A side is folded into so many rows at most."""
+
 PAIRS = 16
 """So many pairs of sides, those with the fewest cores, are tried for a rectangle."""
 
@@ -31,12 +37,12 @@ class RectangleTimes:
         self._sides = sides
         self._total = cost.total
         self._border = border
-        self._areas = sides[:, None] * sides[None, :]
+        self._falling = np.minimum.accumulate(self._total, axis=1)
         self._known: dict[float, tuple[Ints, Ints]] = {}
         self._curves: dict[tuple[float, int, int], Ints] = {}
         self.slowest = float(self._total[0, 0]) + sum(border)
         """Cycles on one core."""
-        self.work = float((self._areas * self._total).min())
+        self.work = float((sides[:, None] * sides[None, :] * self._total).min())
         """Cycles of one core, where cores are used best."""
 
     def _pairs(self, cycles: float) -> tuple[Ints, Ints]:
@@ -60,32 +66,38 @@ class RectangleTimes:
     def cores(self, cycles: float) -> int:
         """Return the fewest cores on which it takes at most `cycles` cycles; 0 where none are enough."""
         a, b = self._pairs(cycles)
+        if not len(a):
+            return 0
         short, long = self.sides(cycles)
-        return max(int((a * b).min()), short * long) if len(a) else 0
+        return max(int((a * b).min()), short * long)
 
     def heights(self, cycles: float, columns: int, rows: int) -> Ints:
         """Return the least height for each width from 0; `rows` + 1 where none is enough."""
         key = cycles, columns, rows
         if key not in self._curves:
             a, b = self._pairs(cycles)
-            widths = np.arange(1, columns + 1)[:, None]
-            least = np.full(columns, rows + 1)
-            for one, other in ((a, b), (b, a)):
-                fold = widths // one
-                across = np.where(fold > 0, -(-other // np.maximum(fold, 1)), rows + 1)
-                least = np.minimum(least, np.minimum(one * -(-other // widths), across).min(axis=1, initial=rows + 1))
-            short, long = self.sides(cycles)
-            crossing = least_heights(columns, rows, 1, short, long)
-            self._curves[key] = np.minimum(np.concatenate(([rows + 1], np.maximum(least, crossing[1:]))), rows + 1)
+            # The smallest rectangles: one side folded, the other as often as long.
+            folds = np.arange(1, FOLDS + 1)[:, None]
+            sides = [(-(-one // folds), other * folds) for one, other in ((a, b), (b, a))]
+            across = np.concatenate([side.reshape(-1) for two in sides for side in two])
+            up = np.concatenate([side.reshape(-1) for two in sides for side in two[::-1]])
+            fit = (across <= columns) & (up <= rows)
+            heights = np.full(columns + 1, rows + 1)
+            np.minimum.at(heights, across[fit], up[fit])
+            crossing = least_heights(columns, rows, 1, *self.sides(cycles))
+            self._curves[key] = np.maximum(np.minimum.accumulate(heights), crossing)
         return self._curves[key]
 
     def cycles(self, area: Rectangle) -> Cycles:
         """Return the cycles on a rectangle, of the part of it that is used."""
-        a, b = self._sides[:, None], self._sides[None, :]
-        has = np.zeros(self._total.shape, dtype=bool)
+        a, longest = self._sides, np.zeros_like(self._sides)
         for width, height in ((area.width, area.height), (area.height, area.width)):
-            has |= (a * -(-b // width) <= height) | (b * -(-a // width) <= height)
-        at = np.unravel_index(int(np.where(has, self._total, np.inf).argmin()), has.shape)
+            # The largest B with A ⌈B / w⌉ ≤ h, and with B ⌈A / w⌉ ≤ h.
+            longest = np.maximum(longest, np.maximum(width * (height // a), height // -(-a // width)))
+        last = np.searchsorted(self._sides, longest, side="right") - 1
+        times = np.where(last >= 0, self._falling[np.arange(len(a)), last], inf)
+        row = int(times.argmin())
+        at = row, int(self._total[row, : last[row] + 1].argmin())
         short, long = sorted((area.width, area.height))
         border = max(self._border[0] / short, self._border[1] / long)
         cost = self._cost
@@ -101,6 +113,16 @@ class Way:
     times: RectangleTimes
     room: int
     least: int
+
+
+def _holding(way: Way, cores: int, cycles: float, columns: int, rows: int) -> Ints:
+    """Return the least height for each width at which a way is fast enough and has room for what the block holds."""
+    heights = way.times.heights(cycles, columns, rows)
+    if way.least < cores:
+        return heights
+    held: Ints = -(-way.least // np.maximum(np.arange(columns + 1), 1))
+    held[0] = rows + 1
+    return np.minimum(np.maximum(heights, held), rows + 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,9 +148,12 @@ class TimedBlock:
 
     def cores(self, cycles: float, columns: int, rows: int) -> int | None:
         """Return the fewest cores on which it takes at most `cycles` cycles; None where the grid has too few."""
-        found = [max(cores, way.least) for way in self.ways for cores in [way.times.cores(cycles)] if cores]
-        least = min(found, default=0)
+        least = min((cores for cores, _ in self._possible(cycles)), default=0)
         return least if 0 < least <= columns * rows else None
+
+    def _possible(self, cycles: float) -> list[tuple[int, Way]]:
+        """Return the ways in which it takes at most `cycles` cycles, with the fewest cores for each."""
+        return [(max(cores, way.least), way) for way in self.ways for cores in [way.times.cores(cycles)] if cores]
 
     @property
     def key(self) -> Hashable:
@@ -141,12 +166,13 @@ class TimedBlock:
         return Curve(heights, heights if columns == rows else self._heights(cycles, rows, columns))
 
     def _heights(self, cycles: float, columns: int, rows: int) -> Ints:
-        best = np.full(columns + 1, rows + 1)
-        for way in self.ways:
-            holding = -(-way.least // np.arange(1, columns + 1))
-            found = np.maximum(way.times.heights(cycles, columns, rows)[1:], holding)
-            best[1:] = np.minimum(best[1:], found)
-        return best
+        possible = self._possible(cycles)
+        if not possible:
+            return np.full(columns + 1, rows + 1)
+        fewest = min(cores for cores, _ in possible)
+        # Ways that take many more cores are no use in any rectangle.
+        heights = [_holding(way, cores, cycles, columns, rows) for cores, way in possible if cores <= NEAR * fewest]
+        return heights[0] if len(heights) == 1 else np.minimum.reduce(heights)
 
     def best(self, area: Rectangle) -> tuple[Cycles, int]:
         """Return the cycles on a rectangle that is large enough for what it holds, and the bytes of its buffers."""

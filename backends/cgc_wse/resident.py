@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 from cgc.program import Device
-from cgc_wse.block_cost import WAITING, Passing, rectangle_times
-from cgc_wse.block_times import RectangleTimes, TimedBlock, Way
+from cgc_wse.block_cost import WAITING, BlockTimes, Passing
+from cgc_wse.block_times import TimedBlock, Way
 from cgc_wse.cost import update_seconds
 from cgc_wse.job import GRADIENT_BYTES, Job
 from cgc_wse.kernels import Kernel, Stage
@@ -179,16 +178,15 @@ def _layers(works: tuple[StageWork, ...], job: Job, device: Device) -> list[list
     depth = pipeline_stages(stages)
 
     # Many blocks do the same.
-    @cache
-    def times(what: Passing, room: int) -> RectangleTimes:
-        return rectangle_times(what, device, job.precision, job.seq, room)
+    times = {one: BlockTimes(one, device, job.precision, job.seq) for one in dict.fromkeys(passing.values())}
 
     def item(kernel: Kernel, stage: Stage, run: int, place: int) -> _Item:
         held = _bytes(kernel, in_flight(place, depth, job), job)
         cores = max(1.0, device.cores * _amount(kernel, job) / max(1, total))
+        known = times[passing[kernel.path]]
         ways = tuple(
-            Way(times(passing[kernel.path], room), room, max(1, -(-held.total // (device.memory - room))))
-            for room in rooms(held.total / cores, job, device)
+            Way(known.at(room), room, max(1, -(-held.total // (device.memory - room))))
+            for room in known.rooms(rooms(held.total / cores, job, device))
         )
         layer = stage.name if stage.runs == 1 else f"{stage.name}.{run}"
         return _Item(run_path(kernel.path, stage, run), layer, kernel, held, TimedBlock(ways))
@@ -203,9 +201,10 @@ def rooms(held: float, job: Job, device: Device) -> tuple[int, ...]:
     blocks that need all their cores for what they hold.
     """
     left = max(0.0, device.memory - held) / device.memory
-    parts = {min(int(SIXTEENTHS * part * left), SIXTEENTHS // 2) for part in LEFT}
+    parts = {1, *(min(int(SIXTEENTHS * part * left), SIXTEENTHS // 2) for part in LEFT)}
     least = min(job.number * (WAITING + 1), device.memory - 1)
-    return tuple(sorted({least, *(max(device.memory * part // SIXTEENTHS, least) for part in parts | {1})}))
+    found = {max(device.memory * part // SIXTEENTHS, least) for part in parts}
+    return tuple(sorted(found if min(parts - {1}, default=1) > 2 else found | {least}))
 
 
 def _amount(kernel: Kernel, job: Job) -> int:

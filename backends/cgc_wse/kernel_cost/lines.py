@@ -5,7 +5,7 @@ A phase is linear in its words, so that what one word takes on each line says wh
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,24 +32,42 @@ class Allreduces:
         """Return the cycles with their start, for the words that each line has in every core (shapes broadcast)."""
         key = words.shape, words.tobytes()
         if key not in self._known:
-            lines, line = np.unique(self._cores, return_inverse=True)
-            amounts, amount = np.unique(words, return_inverse=True)
-            table = _table(self._machine, tuple(int(one) for one in lines), tuple(float(one) for one in amounts))
-            self._known[key] = table[line.reshape(self._cores.shape), amount.reshape(words.shape)]
+            self._known[key] = self._of_each(words) if words.shape == self._cores.shape else self._of_all(words)
         return self._known[key]
 
+    def _of_each(self, words: Floats) -> Floats:
+        """Return the cycles of lines with as many numbers of words."""
+        lines = tuple(int(one) for one in self._cores.reshape(-1))
+        return _cycles(self._machine, lines, words.reshape(-1, 1)).reshape(self._cores.shape)
 
-@cache
-def _table(machine: Machine, lines: tuple[int, ...], amounts: tuple[float, ...]) -> Floats:
-    """Return the cycles of all lines, for all amounts of words."""
-    words = np.array(amounts)[:, None] * machine.word
-    rows = []
-    for line in lines:
-        contention, load, distance, depth = np.moveaxis(_phases(line), -1, 0)[..., None, :]
-        travel = np.maximum(contention * words, load * words + distance * machine.relay) + machine.step * depth
-        inner, outer, back = np.maximum(travel[0], travel[1]), np.maximum(travel[2], travel[3]), travel[4]
-        rows.append(machine.task * (2 if line > 1 else 1) + (inner + outer + back).min(axis=-1))
-    return np.array(rows)
+    def _of_all(self, words: Floats) -> Floats:
+        """Return the cycles where every line may have every number of words, each pair of them once."""
+        lines, line = np.unique(self._cores, return_inverse=True)
+        amounts, amount = np.unique(words, return_inverse=True)
+        found = _cycles(self._machine, tuple(int(one) for one in lines), amounts[:, None, None])
+        return found[amount.reshape(words.shape), line.reshape(self._cores.shape)]
+
+
+def _cycles(machine: Machine, lines: tuple[int, ...], words: Floats) -> Floats:
+    """Return the cycles of lines in their fastest groups; `words` has an axis of length one for them."""
+    phases, amount = _together(lines), words * machine.word
+    travel = []
+    for contention, load, distance, depth in phases:
+        way = np.maximum(contention * amount, load * amount + distance * machine.relay)
+        travel.append(way + machine.step * depth)
+    total = np.maximum(travel[0], travel[1]) + np.maximum(travel[2], travel[3]) + travel[4]
+    starts = machine.task * np.where(np.array(lines) > 1, 2.0, 1.0)
+    found: Floats = starts + total.min(axis=-1)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _together(lines: tuple[int, ...]) -> Floats:
+    """Return the phases of several lines: [phase, (C, E / N, L, D), lines, groups], the last groups again and again."""
+    found = [_phases(line) for line in lines]
+    most = max(one.shape[1] for one in found)
+    padded = [np.pad(one, ((0, 0), (0, most - one.shape[1]), (0, 0)), mode="edge") for one in found]
+    return np.moveaxis(np.stack(padded, axis=1), -1, 1)
 
 
 @cache

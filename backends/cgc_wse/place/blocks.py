@@ -10,6 +10,7 @@ enough cores for its work and for what it holds, and where its sides are long en
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
@@ -26,7 +27,7 @@ from cgc_wse.place.tree import Nested, SlicingTree
 PRECISION = 1e-3
 """The bisection over time ends at this relative precision."""
 
-EXACT = 1e-9
+EXACT = 1e-6
 """That of the bound does at this one; the bound is its lower end."""
 
 
@@ -141,21 +142,26 @@ def least_cycles(blocks: Sequence[Sized], columns: int, rows: int) -> float:
     if sum(block.least for block in blocks) > columns * rows:
         return inf
 
+    alike = Counter(block.key for block in blocks)
+    each = [(block, alike[key]) for key, block in {block.key: block for block in blocks}.items()]
+
     def fits(cycles: float) -> bool:
         total = 0
-        for block in blocks:
+        for block, count in each:
             cores = block.cores(cycles, columns, rows)
             if cores is None:
                 return False
-            total += cores
+            total += count * cores
             if total > columns * rows:
                 return False
         return True
 
-    high = max(1e-9, *(block.slowest for block in blocks))
-    if not fits(high):
+    slowest = max(1e-9, *(block.slowest for block in blocks))
+    if not fits(slowest):
         return 0.0
-    low = 0.0
+    low, high = 0.0, min(slowest, max(1e-9, sum(block.work for block in blocks) / (columns * rows)))
+    while not fits(high):
+        low, high = high, min(2 * high, slowest)
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
@@ -183,6 +189,8 @@ def place_blocks(
     grid = columns, rows
     for nested in _trees(layers, columns, rows, bound):
         found = _better(found, SlicingTree(nested, len(blocks)), blocks, grid, bound, start)
+        if found is not None and found[0] <= ENOUGH * bound:
+            return found
     best = min(start, inf if found is None else found[0])
     if best > CLOSE * bound and max(len(layer) for layer in layers) <= LONGEST:
         rows_of_layers = _in_rows(layers, grid, bound, best)
@@ -193,6 +201,9 @@ def place_blocks(
 
 SLOWEST = 1e6
 """Nothing is searched that is so many times slower than the bound."""
+
+ENOUGH = 1.01
+"""A placement within this many times the bound is taken at once."""
 
 CLOSE = 1.03
 """A placement whose slowest block takes no longer than this many times the bound is not improved on."""
