@@ -24,7 +24,6 @@ in more than one piece. It has every number of cores at which something is less.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import assert_never
@@ -44,6 +43,10 @@ WAITING = 4
 
 SIDES = 256
 """So many numbers of cores along a side are looked at, at most; half as many where sums along it take long to time."""
+
+
+BOUNDING = 640
+"""The bound looks at so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,6 @@ class BlockTimes:
         self._costs = _Rectangles(device, precision, seq, self._sides, device.memory)
         self._cut = self._costs.tokens_cut(passing)
         self._known: dict[int, RectangleTimes] = {}
-        self._products = any(not isinstance(op, VectorPass) for op, _ in passing.ops)
 
     def at(self, room: int) -> RectangleTimes:
         """Return the times where `room` bytes of a core are for vectors on their way."""
@@ -89,17 +91,28 @@ class BlockTimes:
             self._known[room] = RectangleTimes(found, self._sides, self._passing.border)
         return self._known[room]
 
-    def rooms(self, rooms: Sequence[int]) -> Sequence[int]:
-        """Return those of some sizes of buffers that matter: where no vectors wait for others, the smallest will do."""
-        return rooms if self._products else rooms[:1]
-
 
 def unavoidable_times(passing: Passing, device: Device, precision: str, seq: int) -> RectangleTimes:
-    """Return cycles that a block takes at least, in either layout, on all rectangles of a device."""
-    sides = sides_of(passing.ops, seq, device.cores)
-    costs = _Unavoidable(device, precision, seq, sides)
+    """Return cycles that a block takes at least, in either layout, on all rectangles of a device.
+
+    Between two numbers of cores along a side that are looked at, a block takes at least what it does at the end, and
+    has at least the cores of the start: nothing gets longer with more cores but where there is a second one to add to,
+    or where cores begin to share a head.
+    """
+    sides = _bounding(sides_of(passing.ops, seq, device.cores), passing.ops)
+    ends = np.append(sides[1:] - 1, max(device.cores, int(sides[-1])))
+    costs = _Unavoidable(device, precision, seq, ends)
     found = cheaper(costs.tokens_cut(passing), costs.weights_stay(passing, device.memory))
     return RectangleTimes(found, sides, passing.border)
+
+
+def _bounding(sides: Ints, ops: Ops) -> Ints:
+    """Return no more numbers of cores than can be looked at, with those from which something gets longer."""
+    kept = {1, 2, *(op.heads + 1 for op, _ in ops if isinstance(op, TokenProduct))}
+    count = min(len(sides), BOUNDING)
+    chosen = sides[np.unique(np.linspace(0, len(sides) - 1, count).round().astype(np.int64))]
+    found: Ints = np.unique(np.append(chosen, sorted(kept)))
+    return found
 
 
 def sides_of(ops: Ops, seq: int, most: int, count: int | None = None) -> Ints:

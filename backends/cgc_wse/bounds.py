@@ -1,9 +1,11 @@
 """What no plan can beat: a lower bound on the time of a step, for each way to run. It holds under the model's own
 costs.
 
-Resident: the cores that all blocks need for their work, memory and borders are those of the wafer, whatever their
-rectangles and their order. Streaming: one layout for all layers, any passes and slices, whatever is stored where it
-fits. Decoding: every core computes and reads all the time. The link off the wafer is counted in all three.
+Resident: every block needs cores for its work, its starts, its memory and its border, in some rectangle of whole tiles
+(`block_cost.unavoidable_times`); all together have those of the wafer, whatever their rectangles and their order. Ways
+take nothing, nor do sums over a side beside their additions, nor buffers. Streaming: one layout for all layers, any
+passes and slices, whatever is stored where it fits. Decoding: every core computes and reads all the time. The link off
+the wafer is counted in all three.
 """
 
 from __future__ import annotations
@@ -54,22 +56,21 @@ def _resident(plan: Plan, workload: Workload) -> Bound:
     blocks = [
         TimedBlock((Way(known[passing[one.kernel.path]], 0, max(1, -(-one.bytes // device.memory))),)) for one in placed
     ]
-    turns, link = job.batch + plan.depth - 1, _figure(plan, "off-wafer")
+    turns = job.batch + plan.depth - 1
     pipeline = turns * least_cycles(blocks, device.columns, device.rows) / device.clock
-    optimizer = _figure(plan, "optimizer")
-    # What neither the slowest block nor the optimizer sets is the same for every placement.
-    rest = plan.seconds - max(_figure(plan, "pipeline"), link) - optimizer
-    if optimizer:
+    # The link, and what of the optimizer and the exchange of gradients no placement changes.
+    rest = _figure(plan, "gradients")
+    if job.purpose == "training":
         state = job.number + GRADIENT_BYTES + job.optimizer_state
         read = sum(one.kernel.parameters for one in placed) * state
         rest += read / (device.read * device.cores * device.clock)
-    text = "work, memory and borders of all blocks on the cores there are, in any rectangles; the link"
-    return Bound(max(pipeline, link) + rest, text)
+    text = "work in whole tiles, starts, memory and borders of all blocks on the cores there are, in any rectangles, "
+    return Bound(max(pipeline, _figure(plan, "off-wafer")) + rest, text + "nothing having a way to go; the link")
 
 
 def _streaming(plan: Plan, workload: Workload) -> Bound:
     search = Search(workload.works, plan.job, plan.device)
-    rest = plan.seconds - _figure(plan, "layers")
+    rest = _figure(plan, "first layer") + _figure(plan, "inputs and outputs")
     text = "any one layout, any passes and slices, whatever is stored where it fits; the link"
     return Bound(least_seconds(search, plan.job.batch) + rest, text)
 

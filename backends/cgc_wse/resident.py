@@ -186,7 +186,7 @@ def _layers(works: tuple[StageWork, ...], job: Job, device: Device) -> list[list
         known = times[passing[kernel.path]]
         ways = tuple(
             Way(known.at(room), room, max(1, -(-held.total // (device.memory - room))))
-            for room in known.rooms(rooms(held.total / cores, job, device))
+            for room in rooms(held.total / cores, job, device)
         )
         layer = stage.name if stage.runs == 1 else f"{stage.name}.{run}"
         return _Item(run_path(kernel.path, stage, run), layer, kernel, held, TimedBlock(ways))
