@@ -71,7 +71,7 @@ def compile_for_wafer(program: Program, device: Device, options: CompileOptions)
         "energy": energy_data(main, run["seconds"] if run else None),
         "cluster": _cluster(workload, main, options.run),
         "tensors": tensor_rows(workload, main),
-        "levers": lever_data(levers(workload, job, device, main.seconds, options.run)),
+        "levers": lever_data(levers(workload, job, main, options.run)),
         "not_modelled": list(not_modelled(main.mode, job.purpose)),
     }
     files = {

@@ -74,8 +74,18 @@ def pipeline_stages(stages: tuple[Stage, ...]) -> int:
     return sum(stage.runs for stage in stages)
 
 
-def plan_resident(works: tuple[StageWork, ...], job: Job, device: Device, input_bytes: int, output_bytes: int) -> Plan:
+def plan_resident(
+    works: tuple[StageWork, ...],
+    job: Job,
+    device: Device,
+    input_bytes: int,
+    output_bytes: int,
+    *,
+    hurry: bool = False,
+) -> Plan:
     """Return the resident plan; `input_bytes` enter and `output_bytes` leave the wafer for one sequence.
+
+    In a `hurry` its placement is not searched for long.
 
     Raises:
         NotResident: it does not fit.
@@ -91,7 +101,7 @@ def plan_resident(works: tuple[StageWork, ...], job: Job, device: Device, input_
         parts = ", ".join(f"{figure.name} {gigabytes(figure.value)}" for figure in memory)
         raise NotResident(f"{gigabytes(used)} ({parts}) against {gigabytes(capacity)} of SRAM")
     layers = _layers(works, job, device)
-    areas = _place(layers, device)
+    areas = _place(layers, device, hurry=hurry)
     items = [item for layer in layers for item in layer]
     found = [item.block.best(area) for item, area in zip(items, areas, strict=True)]
     placed = tuple(
@@ -243,10 +253,10 @@ def run_path(path: str, stage: Stage, run: int) -> str:
     return f"{head}.{run}.{tail}" if tail else f"{head}.{run}"
 
 
-def _place(layers: list[list[_Item]], device: Device) -> list[Rectangle]:
+def _place(layers: list[list[_Item]], device: Device, *, hurry: bool) -> list[Rectangle]:
     """Return a rectangle for each item in which its bytes fit beside its buffers."""
     blocks = [[item.block for item in layer] for layer in layers]
-    found = place_blocks(blocks, device.columns, device.rows)
+    found = place_blocks(blocks, device.columns, device.rows, hurry=hurry)
     if found is not None:
         return found[1]
     # Where hardly a core is to spare, cuts that count cores find what cuts by work do not.

@@ -171,13 +171,14 @@ def least_cycles(blocks: Sequence[Sized], columns: int, rows: int) -> float:
 
 
 def place_blocks(
-    layers: Sequence[Sequence[Sized]], columns: int, rows: int, start: float = inf
+    layers: Sequence[Sequence[Sized]], columns: int, rows: int, start: float = inf, *, hurry: bool = False
 ) -> tuple[float, list[Rectangle]] | None:
     """Return the cycles of the slowest block and the rectangles, in order; None where nothing under `start` was found.
 
     Slicing trees are tried, each by bisection over the time, with shape curves at each step: the wafer cut in two again
     and again near the half of the work, with the layers kept together and without; and where these are not `CLOSE` to
-    the bound, rows of layers, each layer in the best of all trees that keep its order.
+    the bound, rows of layers, each layer in the best of all trees that keep its order. In a `hurry` the first tree with
+    which they fit will do.
     """
     blocks = [block for layer in layers for block in layer]
     bound = least_cycles(blocks, columns, rows)
@@ -189,7 +190,7 @@ def place_blocks(
     grid = columns, rows
     for nested in _trees(layers, columns, rows, bound):
         found = _better(found, SlicingTree(nested, len(blocks)), blocks, grid, bound, start)
-        if found is not None and found[0] <= ENOUGH * bound:
+        if found is not None and (hurry or found[0] <= ENOUGH * bound):
             return found
     best = min(start, inf if found is None else found[0])
     if best > CLOSE * bound and max(len(layer) for layer in layers) <= LONGEST:
