@@ -17,10 +17,9 @@ _ALWAYS = (
     "the loss and its gradient, gradient clipping, sparsity, exponentials as more than one operation",
 )
 _RESIDENT = (
-    "start-up of tasks and links, contention and routing: words cross a block's border at the full rate of its links",
-    "how sums and broadcasts run over a block's rectangle, and changes of layout between blocks",
+    "contention and routing: words cross a block's border at the full rate of its links",
+    "changes of layout between blocks, and inside one: its ops all have one of two layouts",
     "the length of the way between rectangles: they keep the model's order, no more",
-    "communication buffers",
 )
 _STREAMING = (
     "contention between a row's vectors and a column's weights; how the weights get from the edge to their columns",
