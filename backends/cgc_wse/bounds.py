@@ -4,8 +4,8 @@ costs.
 Resident: every block needs cores for its work, its starts, its memory and its border, in some rectangle of whole tiles
 (`block_cost.unavoidable_times`); all together have those of the wafer, whatever their rectangles and their order. Ways
 take nothing, nor do sums over a side beside their additions, nor buffers. Streaming: one layout for all layers, any
-passes and slices, whatever is stored where it fits. Decoding: every core computes and reads all the time. The link off
-the wafer is counted in all three.
+passes and slices, whatever is stored where it fits. Decoding: `decode_bound`. The link off the wafer is counted in all
+three.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from cgc_wse.block_cost import unavoidable_times
 from cgc_wse.block_times import TimedBlock, Way
+from cgc_wse.decode_bound import least_resident, least_streaming
+from cgc_wse.decoding import least_layers
 from cgc_wse.job import GRADIENT_BYTES
 from cgc_wse.mode import Workload
 from cgc_wse.place.blocks import least_cycles
@@ -38,7 +40,7 @@ class Bound:
 def bound_of(plan: Plan, workload: Workload) -> Bound:
     """Return the bound on plans of the same job, device and mode."""
     if plan.job.purpose == "decode":
-        return _decoding(plan)
+        return _decoding(plan, workload)
     return _resident(plan, workload) if plan.mode == "resident" else _streaming(plan, workload)
 
 
@@ -75,10 +77,11 @@ def _streaming(plan: Plan, workload: Workload) -> Bound:
     return Bound(least_seconds(search, plan.job.batch) + rest, text)
 
 
-def _decoding(plan: Plan) -> Bound:
-    device, batch = plan.device, plan.job.batch
-    macs = sum(phase.runs * one.kernel.forward.macs for phase in plan.phases for one in phase.placed)
-    cycles = max(batch * macs / device.multiply_adds, plan.bytes / device.read)
-    link = _figure(plan, "streaming")
-    text = "multiply-adds, and all that is held read once, on all cores; the link"
-    return Bound(max(cycles / (device.cores * device.clock), link), text)
+def _decoding(plan: Plan, workload: Workload) -> Bound:
+    job, device = plan.job, plan.device
+    layers = least_layers(workload.graph, job, device, resident=plan.mode == "resident")
+    if plan.mode == "resident":
+        text = "even parts, starts, and sums along a side by any algorithm, on squares of any sides that hold them"
+        return Bound(least_resident(layers, job.batch, device), text)
+    text = "even parts, starts, and sums along a side by any algorithm, on a square of any side; the link"
+    return Bound(least_streaming(layers, job.batch, device), text)

@@ -30,7 +30,6 @@ from cgc.target import TargetError
 from cgc_wse.flatten import Application, FlatStage, flatten
 from cgc_wse.kernel_cost.collectives import Phase, allreduce_cycles, broadcast_phase
 from cgc_wse.kernel_cost.decode_answer import DecodeAnswer, Step, Trial
-from cgc_wse.kernel_cost.gemv import GROUPED, estimate_gemv
 from cgc_wse.kernel_cost.machine import Machine, machine_of
 from cgc_wse.kernel_cost.requests import check_grid
 from cgc_wse.plan import gigabytes
@@ -70,6 +69,19 @@ class DecodeContext:
     def sizes(self, shape: Mapping[str, int]) -> dict[str, int]:
         """Return the sizes for one new token."""
         return {name: 1 if name == TOKEN else size for name, size in shape.items()}
+
+    def part(self, size: float, cores: int) -> float:
+        """Return what the fullest of some cores has of so many things."""
+        return -(-size // cores)
+
+    def allreduce(self, cores: int, entries: float) -> float:
+        """Return the cycles of an allreduce of some entries of each core, with its start."""
+        return allreduce_cycles(self.machine, cores, self.machine.words(int(entries)))
+
+    def broadcast(self, entries: float) -> float:
+        """Return the cycles of a broadcast along a side, with its start."""
+        machine = self.machine
+        return machine.task + broadcast_phase(self.side, machine.words(int(entries))).cycles(machine)
 
 
 def decode(program: Program, device: Device, request: DecodeRequest) -> DecodeAnswer:
@@ -235,11 +247,11 @@ def decode_steps(stage: FlatStage, context: DecodeContext) -> Iterator[Step]:
         for application in group.applications:
             if all(stage.tensors[i].generated for i in application.results):
                 continue
-            kind, cycles = _cost(stage, application, context)
+            kind, cycles = cost_of(stage, application, context)
             yield Step(f"{group.path} {opcode(application.op)}", kind, stage.runs * application.times, cycles)
 
 
-def _cost(stage: FlatStage, application: Application, context: DecodeContext) -> tuple[str, float]:
+def cost_of(stage: FlatStage, application: Application, context: DecodeContext) -> tuple[str, float]:
     """Return the kind of an op and its cycles."""
     operands = [context.sizes(stage.tensors[i].shape) for i in application.operands]
     result = context.sizes(stage.tensors[application.results[0]].shape)
@@ -249,11 +261,9 @@ def _cost(stage: FlatStage, application: Application, context: DecodeContext) ->
             return _dot(operands, result, context)
         case Reduce():
             local = machine.elementwise(_entries(operands[0], context))
-            words = machine.words(_entries(result, context))
-            return "reductions", local + allreduce_cycles(machine, side, words)
+            return "reductions", local + context.allreduce(side, _entries(result, context))
         case Gather():
-            words = machine.words(-(-prod(result.values()) // side))
-            return "gathers", machine.task + broadcast_phase(side, words).cycles(machine)
+            return "gathers", context.broadcast(context.part(prod(result.values()), side))
         case _:
             return "element by element", machine.elementwise(_entries(result, context))
 
@@ -265,19 +275,19 @@ def _dot(operands: list[dict[str, int]], result: dict[str, int], context: Decode
     outer = prod(result.values())
     keys = prod(size for name, size in result.items() if name in context.cached)
     if keys == 1:
-        estimate = estimate_gemv(machine, side, -(-inner // side), -(-outer // side), GROUPED)
+        k, n = context.part(inner, side), context.part(outer, side)
         mixes = any(name in context.cached for name in union)
-        return ("attention" if mixes else "gemv"), estimate.cycles
+        # The GEMV of `gemv`: a core's vectors, and an allreduce along the columns.
+        return ("attention" if mixes else "gemv"), machine.local(0, k, k * n) + context.allreduce(side, n)
     heads = outer // keys
     columns = max(1, side // heads)
-    length = -(-keys // side) * -(-heads // side)
-    vectors = -(-inner // columns)
-    local = machine.local(0, vectors, vectors * length)
-    return "attention", local + allreduce_cycles(machine, columns, machine.words(length))
+    length = context.part(keys, side) * context.part(heads, side)
+    vectors = context.part(inner, columns)
+    return "attention", machine.local(0, vectors, vectors * length) + context.allreduce(columns, length)
 
 
-def _entries(shape: Mapping[str, int], context: DecodeContext) -> int:
+def _entries(shape: Mapping[str, int], context: DecodeContext) -> float:
     """Return the entries of a tensor on a core: cached tokens along the rows, all else along the columns."""
     rows = prod(size for name, size in shape.items() if name in context.cached)
     rest = prod(size for name, size in shape.items() if name not in context.cached)
-    return -(-rows // context.side) * -(-rest // context.side)
+    return context.part(rows, context.side) * context.part(rest, context.side)
