@@ -23,11 +23,13 @@ from cgc_wse.kernel_cost.collectives import (
     ring_phase,
 )
 from cgc_wse.kernel_cost.estimate import Estimate
+from cgc_wse.kernel_cost.generated import generated_phase
 from cgc_wse.kernel_cost.machine import Machine
 
 GROUPED = "grouped"
 RING = "ring"
 SNAKE = "snake"
+GENERATED = "autogen"
 ALGORITHMS = (GROUPED, *REDUCTIONS, RING)
 """How parts are summed: in groups towards their middle as WaferLLM's GEMV does, by one of `REDUCTIONS` and a broadcast,
 or in a ring, after which every core has the sum.
@@ -67,6 +69,8 @@ def estimate_gemv(machine: Machine, rows: int, k: int, n: int, algorithm: str, g
 def estimate_collective(machine: Machine, op: str, columns: int, rows: int, n: int, algorithm: str) -> Estimate:
     """Return the cost of `op` over `n` entries in each core: along every row, then along the column of the sums.
 
+    `algorithm` is one of `REDUCTIONS`, or `GROUPED`, `GENERATED`, `SNAKE` or `RING`.
+
     A broadcast runs from the root over the rectangle as words pass: down a column, and along every row from there. The
     cycles are those of the formula alone: no start of tasks. `SNAKE` is one chain through all rows; after a `RING`
     every core has the sum and nothing is broadcast.
@@ -96,6 +100,8 @@ def _reductions(machine: Machine, name: str, cores: int, words: int, algorithm: 
     """Return the phases of a reduction along one side, and the hops that a broadcast from its root takes."""
     if algorithm == RING:
         return {f"ring_along_{name}": ring_phase(cores, words)}, 0.0
+    if algorithm == GENERATED:
+        return {f"reduce_along_{name}": generated_phase(machine, cores, words)}, cores - 1
     if algorithm != GROUPED:
         phases = {f"reduce_along_{name}": reduce_phase(algorithm, cores, words)} if algorithm in REDUCTIONS else {}
         return phases, cores - 1
