@@ -80,7 +80,7 @@ class BlockTimes:
         self._passing = passing
         sums = any(isinstance(op, VectorPass) and op.sums for op, _ in passing.ops)
         self._sides = sides_of(passing.ops, seq, device.cores, SIDES // 2 if sums else SIDES)
-        self._costs = _Rectangles(device, precision, seq, self._sides, device.memory)
+        self._costs = _Rectangles(device, precision, seq, self._sides, device.data)
         self._cut = self._costs.tokens_cut(passing)
         self._known: dict[int, RectangleTimes] = {}
 
@@ -102,7 +102,7 @@ def unavoidable_times(passing: Passing, device: Device, precision: str, seq: int
     sides = _bounding(sides_of(passing.ops, seq, device.cores), passing.ops)
     ends = np.append(sides[1:] - 1, max(device.cores, int(sides[-1])))
     costs = _Unavoidable(device, precision, seq, ends)
-    found = cheaper(costs.tokens_cut(passing), costs.weights_stay(passing, device.memory))
+    found = cheaper(costs.tokens_cut(passing), costs.weights_stay(passing, device.data))
     return RectangleTimes(found, sides, passing.border)
 
 
@@ -301,7 +301,7 @@ class _Unavoidable(_Rectangles):
     """
 
     def __init__(self, device: Device, precision: str, seq: int, sides: Ints) -> None:
-        super().__init__(device, precision, seq, sides, device.memory)
+        super().__init__(device, precision, seq, sides, device.data)
         self._chain = self._flood = np.zeros_like(self._x)
         self._hand_on = 0.0
 

@@ -56,7 +56,7 @@ def _resident(plan: Plan, workload: Workload) -> Bound:
     passing = {one.kernel.path: passing_of(one.kernel, works[one.kernel.path], job, device) for one in placed}
     known = {one: unavoidable_times(one, device, job.precision, job.seq) for one in dict.fromkeys(passing.values())}
     blocks = [
-        TimedBlock((Way(known[passing[one.kernel.path]], 0, max(1, -(-one.bytes // device.memory))),)) for one in placed
+        TimedBlock((Way(known[passing[one.kernel.path]], 0, max(1, -(-one.bytes // device.data))),)) for one in placed
     ]
     turns = job.batch + plan.depth - 1
     pipeline = turns * least_cycles(blocks, device.columns, device.rows) / device.clock

@@ -72,7 +72,7 @@ def least_layer(
 ) -> LeastLayer:
     """Return what one run of a stage takes at least for one token; it holds `weights` and `caches` bytes."""
     most = min(device.columns, device.rows)
-    cores = -(-(weights + caches) // device.memory)
+    cores = -(-(weights + caches) // device.data)
     first = min(most, max(1, isqrt(max(0, cores - 1)) + 1))
     found = [(side, least_cycles(stage, LeastContext(cached, side, machine))) for side in range(first, most + 1)]
     return LeastLayer(weights, min(cycles for _, cycles in found), min(side**2 * cycles for side, cycles in found))

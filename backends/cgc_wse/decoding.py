@@ -30,7 +30,7 @@ from cgc_wse.kernel_cost.decode import (
 from cgc_wse.kernel_cost.machine import Machine, machine_of
 from cgc_wse.kernels import Kernel, Work, stages_from
 from cgc_wse.place.geometry import Rectangle
-from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
+from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, code_figures, gigabytes
 
 SMALLER = (30, 45, 60, 75, 90, 105, 120, 150, 180, 210)
 """Squares tried beside those of `cgc cost decode`: small models are faster on them, and several sequences at a time."""
@@ -151,7 +151,7 @@ def _filled(layers: Sequence[_Layer], capacity: int) -> list[_Square] | None:
 
 def _squares(layers: list[_Layer], side: int, job: Job, device: Device) -> Iterator[list[_Square]]:
     """Yield ways to put layers on squares of one side: on as few as hold them, and for several sequences on more."""
-    room, capacity = (device.columns // side) * (device.rows // side), side * side * device.memory
+    room, capacity = (device.columns // side) * (device.rows // side), side * side * device.data
     squares = _filled(layers, capacity)
     held, largest = sum(layer.bytes for layer in layers), max(layer.bytes for layer in layers)
     known = 0
@@ -196,7 +196,7 @@ def _pipelined(squares: list[_Square], side: int, job: Job, device: Device, move
         "resident",
         reason,
         (Phase("the whole model", 1, placed, seconds),),
-        _memory(layers, job),
+        (*_memory(layers, job), *code_figures(device)),
         time,
         seconds,
         Bottleneck(placed[0].cycles.bound, layer.slowest),
@@ -217,7 +217,7 @@ def _streaming(layers: list[_Layer], side: int, job: Job, device: Device, run: s
     """Return a step in which the weights stream past a square that works on the sequences one after another."""
     weights, caches = sum(layer.weights for layer in layers), sum(layer.caches for layer in layers)
     ahead = 2 * max(layer.weights for layer in layers)
-    capacity = side * side * device.memory
+    capacity = side * side * device.data
     if ahead > capacity:
         text = (
             f"the weights of two layers take {gigabytes(ahead)}, {gigabytes(ahead - capacity)} more than a square of "
@@ -248,6 +248,7 @@ def _streaming(layers: list[_Layer], side: int, job: Job, device: Device, run: s
     memory = (
         Figure("weights", ahead, "bytes", f"2 * weights of the largest layer * {job.number} B ({job.precision})"),
         Figure("KV cache", caches, "bytes", _cache_formula(job)),
+        *code_figures(device),
     )
     held = f"{gigabytes(weights)} of weights and {gigabytes(caches)} of keys and values"
     reason = "as asked for" if run == "streaming" else f"{held} do not fit on squares of whole layers"
@@ -270,7 +271,7 @@ def _cache_formula(job: Job) -> str:
 
 
 def _not_fitting(code: str, layers: list[_Layer], needed: int, job: Job, device: Device) -> TargetError:
-    capacity = device.cores * device.memory
+    capacity = device.cores * device.data
     weights, caches = sum(layer.weights for layer in layers), sum(layer.caches for layer in layers)
     room = capacity - (needed - caches)
     hints = ["a device with more memory or cores"]

@@ -13,7 +13,7 @@ from rich.text import Text
 from cgc_wse.plan import duration, gigabytes
 
 _ALWAYS = (
-    "code and stacks in each core's SRAM",
+    "stacks in each core's SRAM, and code beyond what the device leaves to it",
     "the loss and its gradient, gradient clipping, sparsity, exponentials as more than one operation",
 )
 _RESIDENT = (
@@ -28,7 +28,7 @@ _STREAMING = (
 )
 _DECODING = (
     "contention between the two axes of a square, sampling, exponentials as more than a multiply-add",
-    "the way between squares that are not neighbours; code and buffers in each core's SRAM",
+    "the way between squares that are not neighbours; buffers in each core's SRAM",
 )
 
 

@@ -20,7 +20,7 @@ from cgc_wse.kernels import Kernel, Stage
 from cgc_wse.place.blocks import place_blocks
 from cgc_wse.place.geometry import Rectangle
 from cgc_wse.place.sizing import Demand, size_and_place
-from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
+from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, code_figures, gigabytes
 from cgc_wse.streaming.work import KernelWork, StageWork
 
 LEFT = (0.5, 0.8)
@@ -96,7 +96,7 @@ def plan_resident(
         raise TooManyBlocks(f"{blocks:,} blocks want a core each, {device.name} has {device.cores:,}")
     # Bytes are summed by stage first, so that a model of any size is turned down before its layers are listed.
     memory = _ledger(stages, job)
-    used, capacity = sum(figure.value for figure in memory), device.cores * device.memory
+    used, capacity = sum(figure.value for figure in memory), device.cores * device.data
     if used > capacity:
         parts = ", ".join(f"{figure.name} {gigabytes(figure.value)}" for figure in memory)
         raise NotResident(f"{gigabytes(used)} ({parts}) against {gigabytes(capacity)} of SRAM")
@@ -109,7 +109,8 @@ def plan_resident(
         for item, area, (cycles, _) in zip(items, areas, found, strict=True)
     )
     passing = sum(room * area.cores for area, (_, room) in zip(areas, found, strict=True))
-    memory = (*memory, Figure("buffers", passing, "bytes", "vectors on their way, a part of what each core has left"))
+    buffers = Figure("buffers", passing, "bytes", "vectors on their way, a part of what each core has left")
+    memory = (*memory, buffers, *code_figures(device))
     reason = f"all of it fits: {gigabytes(used)} of {gigabytes(capacity)} of SRAM"
     return _timed(placed, memory, job, device, reason, pipeline_stages(stages), input_bytes, output_bytes)
 
@@ -195,7 +196,7 @@ def _layers(works: tuple[StageWork, ...], job: Job, device: Device) -> list[list
         cores = max(1.0, device.cores * _amount(kernel, job) / max(1, total))
         known = times[passing[kernel.path]]
         ways = tuple(
-            Way(known.at(room), room, max(1, -(-held.total // (device.memory - room))))
+            Way(known.at(room), room, max(1, -(-held.total // (device.data - room))))
             for room in rooms(held.total / cores, job, device)
         )
         layer = stage.name if stage.runs == 1 else f"{stage.name}.{run}"
@@ -210,10 +211,10 @@ def rooms(held: float, job: Job, device: Device) -> tuple[int, ...]:
     Parts of what is left, in whole sixteenths of a core's memory and up to the half of it; and next to nothing, for
     blocks that need all their cores for what they hold.
     """
-    left = max(0.0, device.memory - held) / device.memory
+    left = max(0.0, device.data - held) / device.data
     parts = {1, *(min(int(SIXTEENTHS * part * left), SIXTEENTHS // 2) for part in LEFT)}
-    least = min(job.number * (WAITING + 1), device.memory - 1)
-    found = {max(device.memory * part // SIXTEENTHS, least) for part in parts}
+    least = min(job.number * (WAITING + 1), device.data - 1)
+    found = {max(device.data * part // SIXTEENTHS, least) for part in parts}
     return tuple(sorted(found if min(parts - {1}, default=1) > 2 else found | {least}))
 
 

@@ -73,7 +73,7 @@ def test_plans_are_near_the_bound(name: str, batch: int) -> None:
     plan, job = planned(program, WSE2, mode="decode", batch=batch, seq=512)
     bound = bound_of(plan, workload_of(program.graph, job))
     assert 0 < bound.seconds <= plan.seconds
-    assert bound.gap(plan) < 0.35
+    assert bound.gap(plan) < 0.45
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)

@@ -198,7 +198,7 @@ def packed(held: Iterable[int], side: int, device: Device, *, anyway: bool) -> P
 
     A run is never cut, unless they are to be packed `anyway`, on as many squares as that takes.
     """
-    room, capacity = (device.columns // side) * (device.rows // side), side * side * device.memory
+    room, capacity = (device.columns // side) * (device.rows // side), side * side * device.data
     squares, filled, moved = 1, 0, []
     for index, size in enumerate(held):
         if filled + size > capacity and (filled or size <= capacity):

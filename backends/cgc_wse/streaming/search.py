@@ -125,7 +125,7 @@ class Search:
         """Return the fastest choice with so many sequences a pass, in one of the slices, or else what was found."""
         passes = -(-self._job.batch // sequences)
         last = self._job.batch - (passes - 1) * sequences
-        if (self.boundary(sequences) > self._device.memory).all():
+        if (self.boundary(sequences) > self._device.data).all():
             return found
         for slice_ in slices:
             one = self._pass(sequences, slice_)
@@ -186,7 +186,7 @@ class Search:
     @property
     def memory(self) -> int:
         """Bytes of a core."""
-        return self._device.memory
+        return self._device.data
 
     @property
     def trains(self) -> bool:
@@ -228,7 +228,7 @@ class Search:
     def _pass(self, sequences: int, slice_: int) -> _Pass:
         """Return a pass whose looped stages are worked on in slices of `slice_` sequences."""
         looped = [s for s, work in enumerate(self._works) if work.stage.runs > 1]
-        free = self._device.memory - self.boundary(sequences)
+        free = self._device.data - self.boundary(sequences)
         in_work = np.zeros_like(free)
         if looped:
             in_work = self.buffers(slice_) + _largest([self._work(s, slice_) for s in looped])
