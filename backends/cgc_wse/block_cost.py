@@ -317,6 +317,10 @@ class _Unavoidable(_Rectangles):
     def _pass(self, op: VectorPass, _: Floats) -> Cost:
         return self._spread(op, 0)
 
+    def _other(self, vectors: Floats, length: Floats) -> Cost:
+        # The same entries, in vectors as long as they may be.
+        return super()._other(vectors * length / self._whole, np.full_like(vectors, self._whole))
+
     def _spread(self, op: VectorPass, _: int) -> Cost:
         count = op.features / (self._x * self._y)
         compute = self._machine.loop + count * self._machine.multiply_add(self._whole)

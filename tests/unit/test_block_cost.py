@@ -12,7 +12,7 @@ from cgc_wse import block_cost
 from cgc_wse.block_cost import BlockTimes, Passing, sides_of, unavoidable_times
 from cgc_wse.block_times import TimedBlock, Way
 from cgc_wse.place.geometry import Rectangle
-from cgc_wse.streaming.work import Op, Ops, TokenProduct, VectorPass, WeightGradient, WeightProduct
+from cgc_wse.streaming.work import Op, Ops, OtherProduct, TokenProduct, VectorPass, WeightGradient, WeightProduct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +29,7 @@ OPS: st.SearchStrategy[Op] = st.one_of(
     st.builds(WeightGradient, SIZES, SIZES),
     st.builds(TokenProduct, st.integers(1, 5), st.integers(1, 9), st.integers(1, 20), st.booleans()),
     st.builds(VectorPass, SIZES, st.booleans()),
+    st.builds(OtherProduct, st.integers(1, 5000)),
 )
 COUNTED = st.lists(st.tuples(OPS, st.integers(1, 3)), max_size=4, unique_by=lambda one: one[0]).map(tuple)
 BORDER = st.tuples(st.floats(0, 2000), st.floats(0, 2000)).map(lambda two: (min(two), max(two)))
