@@ -201,6 +201,8 @@ class Device:
     `multiply_adds` are 16-bit and per core and cycle; `read`, `write` and `link` are bytes per core and cycle;
     `off_wafer` is the link to weight storage; `power` in watts is 0 where unknown.
 
+    `code` are the bytes of a core that a plan leaves to instructions.
+
     The rest times single kernels, in cycles: `task` starts the tasks and links of a step, `loop` one pass of a loop
     around vector instructions, `vector` one vector instruction beside its entries; a link word takes `shift` when tiles
     move; `ramp` is the way from a core to its router (T_R), `relay` a hop in a collective, 0 where it is `hop`. The
@@ -221,6 +223,7 @@ class Device:
     colors: int
     off_wafer: float
     power: float = 0.0
+    code: int = 0
     task: float = 79.2
     loop: float = 38.1
     vector: float = 2.35
@@ -234,6 +237,11 @@ class Device:
     def cores(self) -> int:
         """Number of cores open to programs."""
         return self.columns * self.rows
+
+    @property
+    def data(self) -> int:
+        """Bytes of a core that are open to data."""
+        return self.memory - self.code
 
 
 @record(frozen=True)

@@ -71,7 +71,7 @@ def compile_for_wafer(program: Program, device: Device, options: CompileOptions)
         "energy": energy_data(main, run["seconds"] if run else None),
         "cluster": _cluster(workload, main, options.run),
         "tensors": tensor_rows(workload, main),
-        "levers": lever_data(levers(workload, job, device, main.seconds, options.run)),
+        "levers": lever_data(levers(workload, job, main, options.run)),
         "not_modelled": list(not_modelled(main.mode, job.purpose)),
     }
     files = {
@@ -124,9 +124,9 @@ def _flops(program: Program, job: Job) -> dict[str, int]:
 
 
 def _other(workload: Workload, job: Job, device: Device, flops: Mapping[str, int]) -> dict[Purpose, Any]:
-    """Return the plan for the other purpose, or why there is none."""
+    """Return the plan for the other purpose, or why there is none; it is shown beside, and placed in a hurry."""
     try:
-        other = plan(workload, job, device)
+        other = plan(workload, job, device, hurry=True)
         return {job.purpose: plan_data(other, flops[job.purpose], bound_of(other, workload))}
     except TargetError as error:
         return {job.purpose: {"purpose": job.purpose, "error": str(error), "code": error.code}}

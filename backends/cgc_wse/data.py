@@ -156,9 +156,10 @@ def plan_data(plan: Plan, flops: int, bound: Bound) -> dict[str, Any]:
 
 def fullest_core(plan: Plan) -> int:
     """Return the bytes of the core that holds most; what a block holds is spread evenly over its rectangle."""
+    code = plan.device.code
     if plan.layout is not None:
-        return -(-plan.bytes // plan.layout.cores)
-    return max(-(-placed.bytes // placed.area.cores) for phase in plan.phases for placed in phase.placed)
+        return code + -(-(plan.bytes - code * plan.device.cores) // plan.layout.cores)
+    return code + max(-(-placed.bytes // placed.area.cores) for phase in plan.phases for placed in phase.placed)
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

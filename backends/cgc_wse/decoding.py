@@ -7,13 +7,14 @@ every sequence using them once; keys and values always stay.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from cgc.ir.graph import Graph
 from cgc.program import Device
 from cgc.target import TargetError
 from cgc_wse.cost import Cycles
+from cgc_wse.decode_bound import LeastLayer, least_layer
 from cgc_wse.flatten import FlatStage, flatten
 from cgc_wse.job import Job
 from cgc_wse.kernel_cost.decode import (
@@ -24,11 +25,15 @@ from cgc_wse.kernel_cost.decode import (
     decode_steps,
     entering_entries,
     held_bytes,
+    move_cycles,
 )
 from cgc_wse.kernel_cost.machine import Machine, machine_of
 from cgc_wse.kernels import Kernel, Work, stages_from
 from cgc_wse.place.geometry import Rectangle
-from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
+from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, code_figures, gigabytes
+
+SMALLER = (30, 45, 60, 75, 90, 105, 120, 150, 180, 210)
+"""Squares tried beside those of `cgc cost decode`: small models are faster on them, and several sequences at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +90,30 @@ def plan_decode(graph: Graph, job: Job, device: Device, run: str | None = None) 
     stages = flatten(graph, dict(job.sizes))
     machine = machine_of(device, job.precision)
     most = min(device.columns, device.rows)
-    sides = [side for side in SIDES if side <= most] or [most]
+    sides = [side for side in (*SMALLER, *SIDES) if side <= most] or [most]
     plans = [
-        _pipelined(layers, side, job, device, _move(stages, side, machine))
+        _pipelined(squares, side, job, device, _move(stages, side, machine))
         for side in sides
-        for layers in [_layers(stages, cached, job, machine, side)]
+        for squares in _squares(_layers(stages, cached, job, machine, side), side, job, device)
     ]
-    found = [plan for plan in plans if plan is not None]
-    if found and run != "streaming":
-        return min(found, key=lambda plan: plan.seconds)
+    if plans and run != "streaming":
+        return min(plans, key=lambda plan: plan.seconds)
     layers = _layers(stages, cached, job, machine, sides[-1])
     if run == "pipelined":
         raise _not_fitting("CG0655", layers, sum(layer.bytes for layer in layers), job, device)
     return _streaming(layers, sides[-1], job, device, run)
+
+
+def least_layers(graph: Graph, job: Job, device: Device, *, resident: bool) -> list[LeastLayer]:
+    """Return the bound of every layer; where the plan is not `resident`, squares need not hold the weights."""
+    cached, stages, machine = cached_dims(graph), flatten(graph, dict(job.sizes)), machine_of(device, job.precision)
+    layers: list[LeastLayer] = []
+    for stage, owned in zip(stages, stages_from(stages), strict=True):
+        weights, caches = owned.parameters * machine.number, held_bytes(stage, cached, machine.number)[1] * job.batch
+        held = (weights, caches) if resident else (weights, 0)
+        found = least_layer(stage, cached, machine, *held, device if resident else replace(device, memory=1 << 60))
+        layers += [found] * stage.runs
+    return layers
 
 
 def _layers(stages: list[FlatStage], cached: frozenset[str], job: Job, machine: Machine, side: int) -> list[_Layer]:
@@ -118,8 +134,7 @@ def _layers(stages: list[FlatStage], cached: frozenset[str], job: Job, machine: 
 
 def _move(stages: list[FlatStage], side: int, machine: Machine) -> float:
     """Return the cycles in which the vector of a token moves on to the next square."""
-    words = machine.words(-(-max(entering_entries(stage) for stage in stages) // side))
-    return machine.task + max(words, words + side * machine.relay) + machine.step
+    return move_cycles(machine, side, -(-max(entering_entries(stage) for stage in stages) // side))
 
 
 def _filled(layers: Sequence[_Layer], capacity: int) -> list[_Square] | None:
@@ -134,11 +149,23 @@ def _filled(layers: Sequence[_Layer], capacity: int) -> list[_Square] | None:
     return [_Square(tuple(square)) for square in squares]
 
 
-def _pipelined(layers: list[_Layer], side: int, job: Job, device: Device, move: float) -> Plan | None:
-    squares = _filled(layers, side * side * device.memory)
+def _squares(layers: list[_Layer], side: int, job: Job, device: Device) -> Iterator[list[_Square]]:
+    """Yield ways to put layers on squares of one side: on as few as hold them, and for several sequences on more."""
+    room, capacity = (device.columns // side) * (device.rows // side), side * side * device.data
+    squares = _filled(layers, capacity)
+    held, largest = sum(layer.bytes for layer in layers), max(layer.bytes for layer in layers)
+    known = 0
+    while squares is not None and known < len(squares) <= room:
+        yield squares
+        known = len(squares)
+        if job.batch == 1:
+            return
+        squares = _filled(layers, min(capacity, max(largest, held // (2 * known))))
+
+
+def _pipelined(squares: list[_Square], side: int, job: Job, device: Device, move: float) -> Plan:
+    layers = [layer for square in squares for layer in square.layers]
     across = device.columns // side
-    if squares is None or len(squares) > across * (device.rows // side):
-        return None
     moves = (len(squares) - 1) * move
     once = sum(square.cycles for square in squares) + moves
     slowest = max(squares, key=lambda square: square.cycles)
@@ -169,7 +196,7 @@ def _pipelined(layers: list[_Layer], side: int, job: Job, device: Device, move: 
         "resident",
         reason,
         (Phase("the whole model", 1, placed, seconds),),
-        _memory(layers, job),
+        (*_memory(layers, job), *code_figures(device)),
         time,
         seconds,
         Bottleneck(placed[0].cycles.bound, layer.slowest),
@@ -190,7 +217,7 @@ def _streaming(layers: list[_Layer], side: int, job: Job, device: Device, run: s
     """Return a step in which the weights stream past a square that works on the sequences one after another."""
     weights, caches = sum(layer.weights for layer in layers), sum(layer.caches for layer in layers)
     ahead = 2 * max(layer.weights for layer in layers)
-    capacity = side * side * device.memory
+    capacity = side * side * device.data
     if ahead > capacity:
         text = (
             f"the weights of two layers take {gigabytes(ahead)}, {gigabytes(ahead - capacity)} more than a square of "
@@ -221,6 +248,7 @@ def _streaming(layers: list[_Layer], side: int, job: Job, device: Device, run: s
     memory = (
         Figure("weights", ahead, "bytes", f"2 * weights of the largest layer * {job.number} B ({job.precision})"),
         Figure("KV cache", caches, "bytes", _cache_formula(job)),
+        *code_figures(device),
     )
     held = f"{gigabytes(weights)} of weights and {gigabytes(caches)} of keys and values"
     reason = "as asked for" if run == "streaming" else f"{held} do not fit on squares of whole layers"
@@ -243,7 +271,7 @@ def _cache_formula(job: Job) -> str:
 
 
 def _not_fitting(code: str, layers: list[_Layer], needed: int, job: Job, device: Device) -> TargetError:
-    capacity = device.cores * device.memory
+    capacity = device.cores * device.data
     weights, caches = sum(layer.weights for layer in layers), sum(layer.caches for layer in layers)
     room = capacity - (needed - caches)
     hints = ["a device with more memory or cores"]

@@ -66,8 +66,10 @@ def workload_of(graph: Graph, job: Job) -> Workload:
     return Workload(stages, count(graph.inputs), count(graph.body.results), flat, works, graph)
 
 
-def plan(workload: Workload, job: Job, device: Device, run: str | None = None) -> Plan:
+def plan(workload: Workload, job: Job, device: Device, run: str | None = None, *, hurry: bool = False) -> Plan:
     """Return the plan of `job` on `device`: as `run` says (`pipelined`, `streaming`), else the faster of the two.
+
+    In a `hurry` the placement of a pipeline is not searched for long.
 
     Raises:
         TargetError: it fits in neither way (CG0601), or not in the one asked for (CG0603, CG0655); as `plan_decode`.
@@ -81,7 +83,8 @@ def plan(workload: Workload, job: Job, device: Device, run: str | None = None) -
     if run == "streaming":
         return streaming("as asked for")
     try:
-        resident = plan_resident(workload.stages, job, device, workload.input_bytes, workload.output_bytes)
+        sizes = workload.input_bytes, workload.output_bytes
+        resident = plan_resident(workload.works, job, device, *sizes, hurry=hurry)
     except NotResident as why:
         if run == "pipelined":
             hint = (
@@ -102,8 +105,15 @@ def plan(workload: Workload, job: Job, device: Device, run: str | None = None) -
     return replace(resident, reason=f"{resident.reason}, and it is faster: {times}")
 
 
-def levers(workload: Workload, job: Job, device: Device, seconds: float, run: str | None = None) -> tuple[Lever, ...]:
-    """Return what doubling each figure of the device does to the time of a step, all else equal."""
+def levers(workload: Workload, job: Job, main: Plan, run: str | None = None) -> tuple[Lever, ...]:
+    """Return what doubling each figure of the device of a plan does to the time of a step, all else equal.
+
+    Pipelines are placed in a hurry, the plan's own too.
+    """
+    device = main.device
+    seconds = main.seconds
+    if main.mode == "resident":
+        seconds = plan(workload, job, device, run, hurry=True).seconds
     better = {
         "multiply_adds": replace(device, multiply_adds=2 * device.multiply_adds),
         "read and write": replace(device, read=2 * device.read, write=2 * device.write),
@@ -112,5 +122,5 @@ def levers(workload: Workload, job: Job, device: Device, seconds: float, run: st
         "memory": replace(device, memory=2 * device.memory),
         "rows": replace(device, rows=2 * device.rows),
     }
-    plans = {name: plan(workload, job, changed, run) for name, changed in better.items()}
+    plans = {name: plan(workload, job, changed, run, hurry=True) for name, changed in better.items()}
     return tuple(Lever(name, seconds / other.seconds, other.mode) for name, other in plans.items())

@@ -26,6 +26,12 @@ class Figure:
     formula: str
 
 
+def code_figures(device: Device) -> tuple[Figure, ...]:
+    """Return the bytes of code in all cores, where the device says what a core leaves to it."""
+    text = f"{device.code:,} B of each core, as the device says"
+    return (Figure("code", device.code * device.cores, "bytes", text),) if device.code else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A kernel on its rectangle. `path` is the user's, with the index of the run where each run has its own cores.

@@ -13,14 +13,13 @@ from rich.text import Text
 from cgc_wse.plan import duration, gigabytes
 
 _ALWAYS = (
-    "code and stacks in each core's SRAM",
+    "stacks in each core's SRAM, and code beyond what the device leaves to it",
     "the loss and its gradient, gradient clipping, sparsity, exponentials as more than one operation",
 )
 _RESIDENT = (
-    "start-up of tasks and links, contention and routing: words cross a block's border at the full rate of its links",
-    "how sums and broadcasts run over a block's rectangle, and changes of layout between blocks",
+    "contention and routing: words cross a block's border at the full rate of its links",
+    "changes of layout between blocks, and inside one: its ops all have one of two layouts",
     "the length of the way between rectangles: they keep the model's order, no more",
-    "communication buffers",
 )
 _STREAMING = (
     "contention between a row's vectors and a column's weights; how the weights get from the edge to their columns",
@@ -29,7 +28,7 @@ _STREAMING = (
 )
 _DECODING = (
     "contention between the two axes of a square, sampling, exponentials as more than a multiply-add",
-    "the way between squares that are not neighbours; code and buffers in each core's SRAM",
+    "the way between squares that are not neighbours; buffers in each core's SRAM",
 )
 
 

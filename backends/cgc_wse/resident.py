@@ -12,13 +12,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cgc.program import Device
-from cgc_wse.cost import Cycles, core_cycles, crossing_entries, kernel_cycles, update_seconds
+from cgc_wse.block_cost import WAITING, BlockTimes, Passing
+from cgc_wse.block_times import TimedBlock, Way
+from cgc_wse.cost import update_seconds
 from cgc_wse.job import GRADIENT_BYTES, Job
-from cgc_wse.kernels import Kernel, Stage, Work
-from cgc_wse.place.blocks import Block, place_blocks
+from cgc_wse.kernels import Kernel, Stage
+from cgc_wse.place.blocks import place_blocks
 from cgc_wse.place.geometry import Rectangle
 from cgc_wse.place.sizing import Demand, size_and_place
-from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, gigabytes
+from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, code_figures, gigabytes
+from cgc_wse.streaming.work import KernelWork, StageWork
+
+LEFT = (0.5, 0.8)
+"""Vectors on their way get such parts of what a core has left."""
+
+SIXTEENTHS = 16
+"""In so many parts a core's memory is cut for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +52,13 @@ class _Bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A kernel of one run: its path, what it must hold, and its work."""
+    """A kernel of one run: its path, what it must hold, and its times."""
 
     path: str
     layer: str
     kernel: Kernel
     bytes: _Bytes
-    work: Work
+    block: TimedBlock
 
 
 class NotResident(Exception):
@@ -65,30 +74,43 @@ def pipeline_stages(stages: tuple[Stage, ...]) -> int:
     return sum(stage.runs for stage in stages)
 
 
-def plan_resident(stages: tuple[Stage, ...], job: Job, device: Device, input_bytes: int, output_bytes: int) -> Plan:
+def plan_resident(
+    works: tuple[StageWork, ...],
+    job: Job,
+    device: Device,
+    input_bytes: int,
+    output_bytes: int,
+    *,
+    hurry: bool = False,
+) -> Plan:
     """Return the resident plan; `input_bytes` enter and `output_bytes` leave the wafer for one sequence.
+
+    In a `hurry` its placement is not searched for long.
 
     Raises:
         NotResident: it does not fit.
     """
+    stages = tuple(work.stage for work in works)
     blocks = sum(stage.runs * len(stage.kernels) for stage in stages)
     if blocks > device.cores:
         raise TooManyBlocks(f"{blocks:,} blocks want a core each, {device.name} has {device.cores:,}")
     # Bytes are summed by stage first, so that a model of any size is turned down before its layers are listed.
     memory = _ledger(stages, job)
-    used, capacity = sum(figure.value for figure in memory), device.cores * device.memory
+    used, capacity = sum(figure.value for figure in memory), device.cores * device.data
     if used > capacity:
         parts = ", ".join(f"{figure.name} {gigabytes(figure.value)}" for figure in memory)
         raise NotResident(f"{gigabytes(used)} ({parts}) against {gigabytes(capacity)} of SRAM")
-    layers = [
-        [_item(kernel, stage, run, place, job, stages) for kernel in stage.kernels]
-        for stage, run, place in _runs(stages)
-    ]
-    areas = _place(layers, job, device)
+    layers = _layers(works, job, device)
+    areas = _place(layers, device, hurry=hurry)
+    items = [item for layer in layers for item in layer]
+    found = [item.block.best(area) for item, area in zip(items, areas, strict=True)]
     placed = tuple(
-        _placed(item, area, job, device)
-        for item, area in zip((i for layer in layers for i in layer), areas, strict=True)
+        Placed(item.path, item.layer, item.kernel, area, cycles, item.bytes.total)
+        for item, area, (cycles, _) in zip(items, areas, found, strict=True)
     )
+    passing = sum(room * area.cores for area, (_, room) in zip(areas, found, strict=True))
+    buffers = Figure("buffers", passing, "bytes", "vectors on their way, a part of what each core has left")
+    memory = (*memory, buffers, *code_figures(device))
     reason = f"all of it fits: {gigabytes(used)} of {gigabytes(capacity)} of SRAM"
     return _timed(placed, memory, job, device, reason, pipeline_stages(stages), input_bytes, output_bytes)
 
@@ -155,16 +177,73 @@ def optimizer_note(job: Job) -> str:
     return f"{job.optimizer}: f32 moments{copy}"
 
 
-def _item(kernel: Kernel, stage: Stage, run: int, place: int, job: Job, stages: tuple[Stage, ...]) -> _Item:
-    sequences = in_flight(place, pipeline_stages(stages), job)
-    layer = stage.name if stage.runs == 1 else f"{stage.name}.{run}"
-    return _Item(run_path(kernel.path, stage, run), layer, kernel, _bytes(kernel, sequences, job), _work(kernel, job))
+def _layers(works: tuple[StageWork, ...], job: Job, device: Device) -> list[list[_Item]]:
+    """Return the blocks of all layers."""
+    stages = tuple(work.stage for work in works)
+    passing = {
+        kernel.path: passing_of(kernel, work, job, device)
+        for stage in works
+        for kernel, work in zip(stage.stage.kernels, stage.kernels, strict=True)
+    }
+    total = sum(stage.runs * _amount(kernel, job) for stage in stages for kernel in stage.kernels)
+    depth = pipeline_stages(stages)
+
+    # Many blocks do the same.
+    times = {one: BlockTimes(one, device, job.precision, job.seq) for one in dict.fromkeys(passing.values())}
+
+    def item(kernel: Kernel, stage: Stage, run: int, place: int) -> _Item:
+        held = _bytes(kernel, in_flight(place, depth, job), job)
+        cores = max(1.0, device.cores * _amount(kernel, job) / max(1, total))
+        known = times[passing[kernel.path]]
+        ways = tuple(
+            Way(known.at(room), room, max(1, -(-held.total // (device.data - room))))
+            for room in rooms(held.total / cores, job, device)
+        )
+        layer = stage.name if stage.runs == 1 else f"{stage.name}.{run}"
+        return _Item(run_path(kernel.path, stage, run), layer, kernel, held, TimedBlock(ways))
+
+    return [[item(kernel, stage, run, place) for kernel in stage.kernels] for stage, run, place in _runs(stages)]
 
 
-def _work(kernel: Kernel, job: Job) -> Work:
-    if job.purpose == "forward":
-        return kernel.forward
-    return kernel.training + kernel.forward if job.recompute else kernel.training
+def rooms(held: float, job: Job, device: Device) -> tuple[int, ...]:
+    """Return bytes of a core for vectors on their way, where a block holds `held` of it if shared out by work.
+
+    Parts of what is left, in whole sixteenths of a core's memory and up to the half of it; and next to nothing, for
+    blocks that need all their cores for what they hold.
+    """
+    left = max(0.0, device.data - held) / device.data
+    parts = {1, *(min(int(SIXTEENTHS * part * left), SIXTEENTHS // 2) for part in LEFT)}
+    least = min(job.number * (WAITING + 1), device.data - 1)
+    found = {max(device.data * part // SIXTEENTHS, least) for part in parts}
+    return tuple(sorted(found if min(parts - {1}, default=1) > 2 else found | {least}))
+
+
+def _amount(kernel: Kernel, job: Job) -> int:
+    """Return the operations of a block, as a measure of the cores it gets."""
+    work = kernel.training if job.purpose == "training" else kernel.forward
+    return work.macs + work.operations
+
+
+def passing_of(kernel: Kernel, work: KernelWork, job: Job, device: Device) -> Passing:
+    """Return what a sequence of a step makes a block do. Where nothing but what enters a layer is stored, each layer
+    runs forward again.
+    """
+    few, many = crossing_entries(kernel)
+    training = job.purpose == "training"
+    crossings = (2 + job.recompute) if training else 1
+    each = crossings * job.number / device.link
+    forward = work.forward * (2 if training and job.recompute else 1)
+    return Passing(forward, work.back if training else (), (few * each, many * each))
+
+
+def crossing_entries(kernel: Kernel) -> tuple[int, int]:
+    """Return the entries that cross the short side of a kernel's rectangle going forward, and the long side.
+
+    Where there are dots, inputs run along the rows and sums along the columns, or the other way round. Other blocks let
+    their entries pass straight through, over the longer side.
+    """
+    few, many = sorted((kernel.received, kernel.sent))
+    return (few, many) if kernel.forward.macs else (0, many)
 
 
 def run_path(path: str, stage: Stage, run: int) -> str:
@@ -175,26 +254,14 @@ def run_path(path: str, stage: Stage, run: int) -> str:
     return f"{head}.{run}.{tail}" if tail else f"{head}.{run}"
 
 
-def block_of(kernel: Kernel, held: int, job: Job, device: Device) -> Block:
-    """Return a kernel that holds so many bytes as the placement engine sees it."""
-    work = max(core_cycles(_work(kernel, job), device, job.number))
-    few, many = crossing_entries(kernel)
-    each = _crossings(job) * job.number / device.link
-    return Block(work, max(1, -(-held // device.memory)), few * each, many * each)
-
-
-def _place(layers: list[list[_Item]], job: Job, device: Device) -> list[Rectangle]:
-    """Return a rectangle for each item in which its bytes fit."""
-    blocks = [[block_of(item.kernel, item.bytes.total, job, device) for item in layer] for layer in layers]
-    found = place_blocks(blocks, device.columns, device.rows)
+def _place(layers: list[list[_Item]], device: Device, *, hurry: bool) -> list[Rectangle]:
+    """Return a rectangle for each item in which its bytes fit beside its buffers."""
+    blocks = [[item.block for item in layer] for layer in layers]
+    found = place_blocks(blocks, device.columns, device.rows, hurry=hurry)
     if found is not None:
         return found[1]
-
-    def demand(item: _Item, block: Block) -> Demand:
-        return Demand(block.work, block.least, lambda area: _cycles(item, area, job, device))
-
     # Where hardly a core is to spare, cuts that count cores find what cuts by work do not.
-    demands = [[demand(*pair) for pair in zip(*pairs, strict=True)] for pairs in zip(layers, blocks, strict=True)]
+    demands = [[Demand(block.work, block.least, block.cycles) for block in layer] for layer in blocks]
     areas = size_and_place(demands, Rectangle(0, 0, device.columns, device.rows))
     if areas is not None:
         return areas
@@ -203,19 +270,6 @@ def _place(layers: list[list[_Item]], job: Job, device: Device) -> list[Rectangl
         f"the blocks need {least:,} of {device.cores:,} cores for what they hold, and no placement in whole rectangles "
         "was found that gives every block enough"
     )
-
-
-def _cycles(item: _Item, area: Rectangle, job: Job, device: Device) -> Cycles:
-    return kernel_cycles(item.kernel, item.work, _crossings(job), area, device, job.number)
-
-
-def _crossings(job: Job) -> int:
-    """Return how often a sequence of a step crosses a block's border."""
-    return (2 + job.recompute) if job.purpose == "training" else 1
-
-
-def _placed(item: _Item, area: Rectangle, job: Job, device: Device) -> Placed:
-    return Placed(item.path, item.layer, item.kernel, area, _cycles(item, area, job, device), item.bytes.total)
 
 
 def _timed(

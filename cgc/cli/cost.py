@@ -23,10 +23,17 @@ _DEVICE = click.option("--device", default="wse3", show_default=True, help="A de
 _GRID = click.option("--grid", required=True, metavar="PxQ", help="Columns by rows of cores: 656x656.")
 _DTYPE = click.option("--dtype", type=click.Choice(["f16", "bf16", "f32"]), default="f16", show_default=True)
 _SIZE = click.IntRange(1, LARGEST)
-_REDUCTIONS = ["auto", "grouped", "star", "chain", "tree", "two-phase", "snake"]
+_REDUCTIONS = ["auto", "grouped", "autogen", "star", "chain", "tree", "two-phase", "snake"]
 _ALLREDUCES = [*_REDUCTIONS, "ring"]
-_SUMS = [name for name in _ALLREDUCES if name != "snake"]
-_ALIASES = {"pipeline": "chain", "vendor": "chain", "k-tree": "grouped", "twophase": "two-phase", "meshgemm": "mesh"}
+_SUMS = [name for name in _ALLREDUCES if name not in ("snake", "autogen")]
+_ALIASES = {
+    "pipeline": "chain",
+    "vendor": "chain",
+    "k-tree": "grouped",
+    "auto-gen": "autogen",
+    "twophase": "two-phase",
+    "meshgemm": "mesh",
+}
 """Names that papers use: the vendor's own reduction is a pipelined chain, WaferLLM's a tree of K levels."""
 
 

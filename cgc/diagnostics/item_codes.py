@@ -27,9 +27,9 @@ ITEMS: dict[str, Code] = {
     "CG0503": Code(
         "A device does not say everything",
         "Placement and cost need the grid, the memory of a core, the clock, what a core does in a cycle, and the "
-        "links. `power` may be left out, and what single kernels are timed with: `task`, `loop`, `vector`, `shift`, "
-        "`ramp`, `relay`; and `queue`, the words that a router has room for at the end of a link. `devices/wse2.cg` of "
-        "the library is a complete one to start from.",
+        "links. `power` and `code` may be left out, and what single kernels are timed with: `task`, `loop`, `vector`, "
+        "`shift`, `ramp`, `relay`; and `queue`, the words that a router has room for at the end of a link. "
+        "`devices/wse2.cg` of the library is a complete one to start from.",
         "device tiny {\n    grid = 8 x 8\n}\n",
     ),
     "CG0504": Code(

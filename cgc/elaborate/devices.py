@@ -46,6 +46,7 @@ _QUANTITIES: Mapping[str, tuple[Mapping[str, float], str, Limits]] = {
     "colors": (PLAIN, "24", COUNT),
     "off_wafer": (BYTES_PER_SECOND, "1.2 Tb/s", POSITIVE),
     "power": (WATTS, "15 kW", ANY),
+    "code": (BYTES, "1 KiB", COUNT),
     "task": (CYCLES, "79.2 cycles", ANY),
     "loop": (CYCLES, "38.1 cycles", ANY),
     "vector": (CYCLES, "2.35 cycles", ANY),
@@ -54,7 +55,7 @@ _QUANTITIES: Mapping[str, tuple[Mapping[str, float], str, Limits]] = {
     "relay": (CYCLES, "1 cycles", POSITIVE),
     "queue": (PLAIN, "8", COUNT),
 }
-_OPTIONAL = ("power", "task", "loop", "vector", "shift", "ramp", "relay")
+_OPTIONAL = ("power", "code", "task", "loop", "vector", "shift", "ramp", "relay")
 _GRID = "750 x 994"
 
 
@@ -75,6 +76,13 @@ def read_device(item: tree.Settings, found: Diagnostics) -> Device | None:
     grid = read_line(lines, "grid", _grid, found)
     if grid is None or len(found) > before:
         return None
+    if values.get("code", 0) >= values["memory"]:
+        text = (
+            f"device `{name}` has no room for data: its code takes {values['code']:,.0f} of {values['memory']:,.0f} B"
+        )
+        found.add(Diagnostic("CG0502", text, (Label(lines["code"].location),), "`code` is less than `memory`"))
+        return None
+    rest = {key: values[key] for key in _OPTIONAL if key in values and key != "code"}
     return Device(
         name=name,
         columns=grid[0],
@@ -90,7 +98,8 @@ def read_device(item: tree.Settings, found: Diagnostics) -> Device | None:
         queue=int(values.get("queue", Device.queue)),
         off_wafer=values["off_wafer"],
         location=item.location,
-        **{key: values[key] for key in _OPTIONAL if key in values},
+        code=int(values.get("code", 0)),
+        **rest,
     )
 
 

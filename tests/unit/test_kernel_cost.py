@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pytest
 from cgc_wse.kernel_cost.calibrate import CALIBRATED_ON, CONSTANTS, Row, calibrate, errors, predicted, read_rows, report
 from cgc_wse.kernel_cost.collectives import (
     REDUCTIONS,
     Phase,
+    allreduce_cycles,
     best_groups,
     broadcast_phase,
     group_counts,
@@ -19,14 +21,22 @@ from cgc_wse.kernel_cost.collectives import (
     reduce_phase,
     ring_phase,
 )
-from cgc_wse.kernel_cost.gemm import ALGORITHMS, Tiles, cut, estimate_gemm
+from cgc_wse.kernel_cost.gemm import ALGORITHMS, Tiles, compute_cycles, cut, estimate_gemm
 from cgc_wse.kernel_cost.gemv import GROUPED, RING, SNAKE, estimate_collective, estimate_gemv
+from cgc_wse.kernel_cost.lines import Allreduces
 from cgc_wse.kernel_cost.machine import Machine, machine_of
 from cgc_wse.kernel_cost.requests import answer
+from cgc_wse.partition.core_cost import clock_of, work_cycles
+from cgc_wse.partition.formulas import Summing, move_cycles, sum_cycles
+from cgc_wse.partition.layout import Digit, Layout, copies
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cgc import load_device
+from cgc.ir.dims import Dim
+from cgc.ir.graph import Node, Value
+from cgc.ir.ops import Dot
+from cgc.ir.types import TensorType
 from cgc.services import KernelRequest
 from cgc.target import TargetError
 
@@ -145,9 +155,58 @@ def test_one_core_has_nothing_to_send() -> None:
 
 def test_groups_by_hand() -> None:
     """Sixteen cores in four groups: middles 2, 6, 10, 14; the root is core 10."""
-    assert grouped_phases(16, 3, 4) == (Phase(6, 3, 2, 2), Phase(6, 3, 8, 2), Phase(3, 3, 10, 1))
-    assert grouped_cycles(PLAIN, 16, 3, 4) == max(6, 3 + 2) + 10 + (3 + 8) + 10 + (3 + 10) + 5
+    assert grouped_phases(PLAIN, 16, 3, 4) == (Phase(3, 3, 2, 2), Phase(3, 3, 8, 2), Phase(3, 3, 10, 1))
+    assert grouped_cycles(PLAIN, 16, 3, 4) == (3 + 2 + 10) + (3 + 8 + 10) + (3 + 10 + 5)
+    # Of 20 words, those of the second chain arrive last: 40 into the middle, after one hop and one step.
+    inner, outer, _ = grouped_phases(PLAIN, 16, 20, 4)
+    assert (inner, outer) == (Phase(40, 40, 1, 1), Phase(40, 40, 4, 1))
     assert set(group_counts(16)) == {1, 2, 3, 4, 6, 8, 16}
+
+
+@given(st.lists(st.integers(1, 700), min_size=1, max_size=6), st.integers(1, 3000))
+def test_many_lines_at_once_take_what_each_takes(lines: list[int], words: int) -> None:
+    found = Allreduces(REAL, np.array(lines, dtype=np.float64)).cycles(np.full(len(lines), float(words)))
+    assert found == pytest.approx([allreduce_cycles(REAL, line, words) for line in lines])
+
+
+def test_a_link_of_two_words_a_cycle_halves_what_travels_but_not_the_way() -> None:
+    twice = machine_of(replace(WSE3, link=2 * WSE3.link), "f16")
+    assert twice.words(5) == REAL.words(5)
+    assert reduce_phase("chain", 9, 40).cycles(REAL) - reduce_phase("chain", 9, 40).cycles(twice) == 20
+
+
+@given(st.integers(2, 90), st.integers(1, 50))
+def test_chains_of_the_partition_are_those_of_the_kernels(cores: int, words: int) -> None:
+    """One group of the grouped allreduce is the partition's sum towards one target: a task, and a cycle to be used."""
+    clock = clock_of(WSE3)
+    inner, _, _ = grouped_phases(clock, cores, words, 1)
+    assert sum_cycles(Summing(cores, 1, 1, words), clock) == pytest.approx(clock.task + inner.cycles(clock) - 1)
+
+
+def test_broadcasts_of_the_partition_are_those_of_the_kernels() -> None:
+    clock, before = clock_of(WSE3), Layout((), (Digit("one", 9, at=0),))
+    moved = move_cycles((("a", 30),), 4, before, Layout((), copies(9)), clock)
+    assert moved == pytest.approx(clock.task + broadcast_phase(9, 30).cycles(clock) - 1)
+
+
+@given(SIZES, SIZES, SIZES)
+def test_dots_of_the_partition_are_those_of_the_kernels(m: int, k: int, n: int) -> None:
+    clock = clock_of(WSE3)
+    sizes = {"m": m, "k": k, "n": n}
+    dims = {name: Dim(name, size) for name, size in sizes.items()}
+
+    def cycles(left: str, right: str, result: str) -> float:
+        values = [Value(text, TensorType(tuple(dims[name] for name in text), "f32")) for text in (left, right, result)]
+        names = dict.fromkeys(left + right)
+        node = Node(Dot(("k",)), (values[0], values[1]), (values[2],))
+        return work_cycles(node, tuple((name, sizes[name]) for name in names), clock)
+
+    if min(m, n) > 1:
+        longer, shorter = max(m, n), min(m, n)
+        assert cycles("mk", "kn", "mn") == pytest.approx(compute_cycles(clock, Tiles(1, 1, longer, k, shorter)))
+    # A row vector times a matrix: the one loop starts here, while the tasks of a measured GEMV hide it.
+    local = estimate_gemv(clock, 1, k, n, GROUPED).total["compute"]
+    assert cycles("k", "kn", "n") == pytest.approx(local + clock.loop)
 
 
 def test_mesh_by_hand() -> None:

@@ -44,7 +44,7 @@ def test_chain_by_hand() -> None:
     before, after = (Digit("sum", 7),), (Digit("one", 7, at=3),)
     found = summing((("a", 9),), 4, before, after, Layout((), after))
     assert (found.group, found.stride, found.targets, found.words) == (7, 1, 1, 9)
-    assert sum_cycles(found, CLOCK) == pytest.approx(CLOCK.task + 3 * (2 * CLOCK.ramp + 1 + 1) + 2 * 9 - 1)
+    assert sum_cycles(found, CLOCK) == pytest.approx(CLOCK.task + 3 * CLOCK.hand_on + 2 * 9 - 1)
 
 
 def test_product_by_hand() -> None:

@@ -17,7 +17,21 @@ from cgc_wse.simulate.fabric import Fabric, Listeners
 from cgc_wse.simulate.flight import IN, OUT, ROOT, Flight
 
 RAMP, HOP = 2, 1
-CLOCK = Clock(task=0, loop=0, vector=0, lanes=1, ramp=RAMP, hop=HOP, word=1, outside=1, queue=1000)
+CLOCK = Clock(
+    task=0,
+    loop=0,
+    vector=0,
+    shift=1,
+    relay=HOP,
+    ramp=RAMP,
+    lanes=1,
+    entries=1,
+    number=4,
+    memory=0,
+    word=1,
+    outside=1,
+    queue=1000,
+)
 
 Sent = tuple[Core, tuple[Core, ...], int, int]
 """Source, targets, words, the cycle it is sent in."""

@@ -194,6 +194,10 @@ def test_tensors_of_a_pipeline_add_up_to_its_figures() -> None:
     values = {figure.name: figure.value for figure in plan.memory}
     # One sequence in flight: every block keeps what it received of one.
     assert sums["activations in flight"] == values.pop("activations")
+    # What passes is no tensor of the model.
+    assert values.pop("buffers") > 0
+    wafer = load_device("wse2")
+    assert values.pop("code") == wafer.code * wafer.cores > 0
     assert {name: sums[name] for name in values} == values
     assert {row["tensor"] for row in rows if row["category"] == "weights"} == {p.name for p in program.graph.params}
 

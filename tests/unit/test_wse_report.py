@@ -1,4 +1,4 @@
-"""The first-order model against figures worked out by hand, and the choice between resident and streaming."""
+"""Blocks of a pipeline against figures worked out by hand, and the choice between resident and streaming."""
 
 from __future__ import annotations
 
@@ -37,18 +37,20 @@ def test_forward_pass_of_one_block() -> None:
     (placed,) = found.phases[0].placed
     assert (job.purpose, job.precision, job.batch, job.seq) == ("forward", "f16", 5, 16)
     assert (placed.area.width, placed.area.height) == (4, 2)
-    macs, entered, left = 16 * 8 * 4, 16 * 8, 16 * 4
-    assert placed.cycles.compute == macs / (4 * 8)
-    # One operand of each multiply-add is read, each sum is written, two bytes each.
-    assert placed.cycles.sram == max(2 * macs / (16 * 8), 2 * left / (8 * 8))
-    # Inputs cross the longer side, of four links, and results the shorter, of two.
-    assert placed.cycles.fabric == 2 * max(entered / 4, left / 2) / 4
+    entered, left = 16 * 8, 16 * 4
+    # 8 inputs over 2 cores, 4 outputs over 4: 4 multiply-adds of 16 tokens and a sum that comes, over 1 hop and 3.
+    ways = (SMALL.hop + 5) + (3 * SMALL.hop + 5)
+    assert placed.cycles.compute == pytest.approx(SMALL.task + (4 + 1) * (SMALL.vector + 16 / 4) + ways)
+    # One operand of each multiply-add is read, two bytes each; four inputs of every token come along a row.
+    assert (placed.cycles.sram, placed.cycles.fabric) == (4 * 16 * 2 / 16, 4 * 16 / 2)
     assert placed.cycles.bound == "compute"
     interval = placed.cycles.total / 1e9
     outside, hops = 5 * 2 * (entered + left) / 1e9, (4 + 2) * 3 / 1e9
     assert figures(found) == {
         "weights": 2 * 32,
         "activations": 0,
+        # Seven sixteenths of eight cores: of the half of what is left, what is whole.
+        "buffers": 8 * 7 * 1024 // 16,
         "one sequence": interval,
         "stages": 1,
         "pipeline": 5 * interval,
@@ -60,15 +62,17 @@ def test_forward_pass_of_one_block() -> None:
 
 
 def test_training_step_of_one_block() -> None:
-    found, job = planned(program_of(ONE + TRAIN), replace(SMALL, off_wafer=1e12))
+    found, job = planned(program_of(ONE + TRAIN), replace(SMALL, off_wafer=1e12), run="pipelined")
     (placed,) = found.phases[0].placed
     assert (job.purpose, job.precision, job.batch) == ("training", "bf16", 3)
     # Forward, and one product for the weight's gradient: inputs of the model have none.
-    macs = 2 * 16 * 8 * 4
-    assert placed.cycles.compute == macs / (4 * 8)
-    assert placed.cycles.sram == max(2 * macs / (16 * 8), 2 * (16 * 4 + 8 * 4) / (8 * 8))
-    # Activations one way, gradients back over the same links.
-    assert placed.cycles.fabric == 2 * 2 * max(16 * 8 / 4, 16 * 4 / 2) / 4
+    tasks, additions = 2 * SMALL.task, SMALL.vector + 2 * 4 / 4
+    ways = (SMALL.hop + 5) + (3 * SMALL.hop + 5)
+    # Those of the gradient are sums over the 16 tokens, and are added up in float32, at two lanes.
+    most = tasks + (2 * 4 + 1) * (SMALL.vector + 16 / 4) + 4 * additions + ways
+    assert tasks + 2 * 4 * 16 / 4 < placed.cycles.compute <= most
+    assert placed.cycles.sram == 2 * 4 * 16 * 2 / 16
+    assert placed.cycles.fabric == 2 * 4 * 16 / 2
     values = figures(found)
     # f32 sums of gradients; f32 copy and two moments; what the product received, of the one sequence in flight.
     assert (values["weights"], values["gradients"]) == (2 * 32, 4 * 32)
@@ -79,16 +83,23 @@ def test_training_step_of_one_block() -> None:
 
 
 def test_numbers_of_four_bytes_take_two_lanes() -> None:
-    half, _ = planned(program_of(ONE + TRAIN), SMALL)
-    full, _ = planned(program_of(ONE + TRAIN.replace("bf16", "f32")), SMALL)
+    half, _ = planned(program_of(ONE + TRAIN), SMALL, run="pipelined")
+    full, _ = planned(program_of(ONE + TRAIN.replace("bf16", "f32")), SMALL, run="pipelined")
     a, b = (found.phases[0].placed[0].cycles for found in (half, full))
-    assert (b.compute, b.sram, b.fabric) == (2 * a.compute, 2 * a.sram, 2 * a.fabric)
+    assert (b.sram, b.fabric) == (2 * a.sram, 2 * a.fabric)
+    # Twice the entries' cycles, but not the starts: 9 vectors of 16 tokens, and what is added in float32 either way.
+    assert b.compute == pytest.approx(a.compute + 9 * 16 / 4)
 
 
 def test_a_pipeline_until_the_last_byte_then_none() -> None:
     program = program_of(LAYERS)
-    exact, _ = planned(program, device(16, 1, 2 * 64), run="pipelined")
-    assert (exact.mode, exact.bytes) == ("resident", 16 * 2 * 64)
+    # 64 weights of 2 B in each core, and five entries on their way.
+    exact, _ = planned(program, device(16, 1, 2 * 64 + 2 * 5), run="pipelined")
+    assert (exact.mode, exact.bytes) == ("resident", 16 * 2 * (64 + 5))
+    with pytest.raises(TargetError) as raised:
+        planned(program, device(16, 1, 2 * 64 + 2 * 5 - 1), run="pipelined")
+    assert raised.value.code == "CG0655"
+    assert "the blocks need 32 of 16 cores" in str(raised.value)
     less = device(16, 1, 2 * 64 - 1)
     with pytest.raises(TargetError) as raised:
         planned(program, less, run="pipelined")
@@ -194,7 +205,7 @@ def test_a_better_device_is_not_slower() -> None:
     for job in (job_of(program, CompileOptions()), other_purpose(job_of(program, CompileOptions()))):
         wafer = device(64, 48, 48 << 10)
         work = workload_of(program.graph, job)
-        for lever in levers(work, job, wafer, plan(work, job, wafer).seconds):
+        for lever in levers(work, job, plan(work, job, wafer)):
             assert lever.speedup >= 0.97, lever
 
 

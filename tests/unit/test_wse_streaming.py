@@ -69,9 +69,9 @@ def test_product_with_weights_by_hand() -> None:
     i = at(wafer, 4, "columns")  # 2 groups by 4 rows: 8 cores along the tokens
     cost = wafer.ops([(WeightProduct(8, 20), 3)], 2)
     t, vector = 4, 2 + 4 / 4
-    # By outputs: 20 turns of ceil(8 / 4) vectors and one that passes, a chain of 4 hops of 1 + 5 cycles.
-    # By inputs: 8 turns of ceil(20 / 4) vectors and one that passes, a broadcast of 4 hops.
-    outputs, inputs = 100 + 20 * 3 * vector + 4 * 6, 100 + 8 * 6 * vector + 4 * 1
+    # By outputs: 20 turns of ceil(8 / 4) vectors and one that passes, a chain over 3 hops of 1 + 5 cycles.
+    # By inputs: 8 turns of ceil(20 / 4) vectors and one that passes, a broadcast over 3 hops.
+    outputs, inputs = 100 + 20 * 3 * vector + 3 * 6, 100 + 8 * 6 * vector + 3 * 1 + 5
     assert cost.compute[i] == 3 * min(outputs, inputs) == 3 * inputs
     assert cost.fabric[i] == 3 * max(8 * t / 2, 8 * 5 * 2 / 4)
     assert cost.sram[i] == 3 * 8 * 5 * t * 2 / 16
@@ -99,9 +99,9 @@ def test_attention_by_hand() -> None:
     i = at(wafer, 4, "columns")
     scores = wafer.ops([(TokenProduct(2, 6, 16, mixes=False), 1)], 2)
     # 2 heads on 4 cores: 2 cores a head, of whose 6 features each has 3; every key is 3 vectors of 4 tokens and a sum.
-    assert scores.compute[i] == 100 + 2 * (1 + 5) + 16 * (3 + 1) * (2 + 1) + 16 * 3 / 4
+    assert scores.compute[i] == 100 + (1 + 5) + 16 * (3 + 1) * (2 + 1) + 16 * 3 / 4
     mixed = wafer.ops([(TokenProduct(2, 6, 16, mixes=True), 1)], 2)
-    assert mixed.compute[i] == 100 + 2 * (1 + 5) + 6 * (8 + 1) * (2 + 1) + 6 * 8 / 4
+    assert mixed.compute[i] == 100 + (1 + 5) + 6 * (8 + 1) * (2 + 1) + 6 * 8 / 4
     # All heads on one core: nothing to add up along the row.
     one = at(wafer, 1, "columns")
     alone = wafer.ops([(TokenProduct(2, 6, 16, mixes=False), 1)], 2)
@@ -112,9 +112,9 @@ def test_passes_over_vectors_by_hand() -> None:
     wafer = Wafer(EASY, "f16", 16)
     i = at(wafer, 4, "columns")
     assert wafer.ops([(VectorPass(9), 2)], 2).compute[i] == 2 * (100 + 10 + 3 * (2 + 1))
-    # The sum of what 4 cores have of a token: two tasks more, 3 B + 2 X + 5 (2 sqrt(X) + 1), B of two link words.
+    # The sum of what 4 cores have of a token: two tasks more, 2 words down a chain of 2 steps, and back over 2 hops.
     summed = wafer.ops([(VectorPass(9, sums=True), 1)], 2).compute[i]
-    assert summed == 100 + 10 + 9 + 2 * 100 + 3 * 2 + 2 * 4 + 5 * 5
+    assert summed == 100 + 10 + 9 + 2 * 100 + (2 + 2 + 2 * 5) + (2 + 2 + 5)
 
 
 def test_work_of_a_layer_is_all_of_its_multiply_adds() -> None:

@@ -4,9 +4,12 @@ A phase in which words travel takes (Luczynski et al., Near-Optimal Wafer-Scale 
 
     T = max(C, E / N + L) + (2 * T_R + 1) * D    cycles
 
-with C the most link words that any core receives or sends, E the hops of all words together, N the links used, L the
-longest way in hops (each of `relay` cycles), D the depth of dependent steps and T_R the cycles from a core to its
-router. No start of tasks is in it: kernels made of phases add that.
+with C the most link words that any core receives or sends (each of `word` cycles), E the hops of all words together, N
+the links used, L the longest way in hops (each of `relay` cycles), D the depth of dependent steps and T_R the cycles
+from a core to its router. No start of tasks is in it: kernels made of phases add that, one `task` for each.
+
+Every model of the wafer takes its times of travel from here: `cgc cost`, decoding, weight streaming, pipelines, and the
+partition, which the event-level simulator holds to account.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ class Phase:
 
     def cycles(self, machine: Machine) -> float:
         """Return T = max(C, E / N + L) + (2 * T_R + 1) * D."""
-        travel = max(self.contention, self.load + self.distance * machine.relay)
+        travel = max(self.contention * machine.word, self.load * machine.word + self.distance * machine.relay)
         return travel + machine.step * self.depth
 
     def parts(self, machine: Machine) -> dict[str, float]:
@@ -97,21 +100,66 @@ def broadcast_phase(cores: int, words: int) -> Phase:
     return Phase(words, words, cores - 1, 1) if cores > 1 else NOTHING
 
 
-def grouped_phases(cores: int, words: int, groups: int) -> tuple[Phase, Phase, Phase]:
+def meeting_phases(cores: int, words: int, hops: int = 1) -> tuple[Phase, Phase]:
+    """Return the phases of two chains from the ends of `cores` cores, `hops` hops apart, that meet in their middle one.
+
+    The longer of them hands on B words over ⌊P / 2⌋ cores. Once the shorter one has come over ⌊(P - 1) / 2⌋, the middle
+    receives from both sides, 2 B words in all: the later of the two is what it takes.
+    """
+    far, near = cores // 2, (cores - 1) // 2
+    alone = Phase(words, words, far * hops, far)
+    return alone, Phase(2 * words, 2 * words, near * hops, near) if near else alone
+
+
+def scattering_phases(cores: int, words: int, hops: int = 1) -> tuple[Phase, Phase]:
+    """Return the phases of chains that leave a piece of `words` words of the sum in each of `cores` cores.
+
+    Pieces run both ways: a piece passes all cores, and a core in the middle gets P + 1 of them, those that end in it
+    and beyond, once the first have come half the way.
+    """
+    near = (cores - 1) // 2
+    alone = Phase(words, words, (cores - 1) * hops, cores - 1)
+    many = Phase((cores + 1) * words, (cores + 1) * words, near * hops, near)
+    return alone, many if near else alone
+
+
+def later(machine: Machine, *phases: Phase) -> Phase:
+    """Return the phase that ends last of several that run side by side."""
+    return max(phases, key=lambda phase: phase.cycles(machine))
+
+
+def grouped_phases(machine: Machine, cores: int, words: int, groups: int) -> tuple[Phase, Phase, Phase]:
     """Return the phases of the allreduce of WaferLLM's GEMV along a line, in `groups` groups.
 
     In every group of S = ⌈P / groups⌉ cores two chains run from the ends to the middle one; two chains of the middle
-    ones run to that of the middle group; its core broadcasts. A core in the middle receives from both sides: C = 2 B.
+    ones, S apart with links of their own, run to that of the middle group; its core broadcasts.
     """
     if cores == 1:
         return NOTHING, NOTHING, NOTHING
+    cut = grouping(cores, groups)
+    inner = later(machine, *meeting_phases(cut.size, words)) if cut.size > 1 else NOTHING
+    outer = later(machine, *meeting_phases(cut.groups, words, cut.size)) if cut.groups > 1 else NOTHING
+    return inner, outer, broadcast_phase(cut.farthest + 1, words)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A line in `groups` groups of `size` cores; the last may have fewer. `farthest` is how far the core is that is
+    farthest from the middle of the middle group.
+    """
+
+    size: int
+    groups: int
+    farthest: int
+
+
+@cache
+def grouping(cores: int, groups: int) -> Grouping:
+    """Return how a line is cut into about `groups` groups."""
     size = -(-cores // groups)
     groups = -(-cores // size)
-    half, middle = size // 2, groups // 2
-    root = min(middle * size + half, cores - 1)
-    inner = Phase((2 if size > 2 else 1) * words, words, half, half) if size > 1 else NOTHING
-    outer = Phase((2 if groups > 2 else 1) * words, words, middle * size, middle) if groups > 1 else NOTHING
-    return inner, outer, Phase(words, words, max(root, cores - 1 - root), 1)
+    root = min(groups // 2 * size + size // 2, cores - 1)
+    return Grouping(size, groups, max(root, cores - 1 - root))
 
 
 @cache
@@ -127,6 +175,13 @@ def best_groups(machine: Machine, cores: int, words: int) -> int:
     return min(group_counts(cores), key=lambda groups: grouped_cycles(machine, cores, words, groups))
 
 
+def allreduce_cycles(machine: Machine, cores: int, words: int) -> float:
+    """Return the cycles of an allreduce in the best groups, with its start: a task for each of its two ways."""
+    if cores == 1:
+        return machine.task
+    return 2 * machine.task + grouped_cycles(machine, cores, words, best_groups(machine, cores, words))
+
+
 def grouped_cycles(machine: Machine, cores: int, words: int, groups: int) -> float:
     """Return the cycles of the grouped allreduce, without the start of tasks."""
-    return sum(phase.cycles(machine) for phase in grouped_phases(cores, words, groups))
+    return sum(phase.cycles(machine) for phase in grouped_phases(machine, cores, words, groups))

@@ -28,9 +28,8 @@ from cgc.program import Device, Program
 from cgc.services import DecodeRequest
 from cgc.target import TargetError
 from cgc_wse.flatten import Application, FlatStage, flatten
-from cgc_wse.kernel_cost.collectives import Phase, best_groups, grouped_cycles
+from cgc_wse.kernel_cost.collectives import Phase, allreduce_cycles, broadcast_phase
 from cgc_wse.kernel_cost.decode_answer import DecodeAnswer, Step, Trial
-from cgc_wse.kernel_cost.gemv import GROUPED, estimate_gemv
 from cgc_wse.kernel_cost.machine import Machine, machine_of
 from cgc_wse.kernel_cost.requests import check_grid
 from cgc_wse.plan import gigabytes
@@ -70,6 +69,19 @@ class DecodeContext:
     def sizes(self, shape: Mapping[str, int]) -> dict[str, int]:
         """Return the sizes for one new token."""
         return {name: 1 if name == TOKEN else size for name, size in shape.items()}
+
+    def part(self, size: float, cores: int) -> float:
+        """Return what the fullest of some cores has of so many things."""
+        return -(-size // cores)
+
+    def allreduce(self, cores: int, entries: float) -> float:
+        """Return the cycles of an allreduce of some entries of each core, with its start."""
+        return allreduce_cycles(self.machine, cores, self.machine.words(int(entries)))
+
+    def broadcast(self, entries: float) -> float:
+        """Return the cycles of a broadcast along a side, with its start."""
+        machine = self.machine
+        return machine.task + broadcast_phase(self.side, machine.words(int(entries))).cycles(machine)
 
 
 def decode(program: Program, device: Device, request: DecodeRequest) -> DecodeAnswer:
@@ -186,7 +198,7 @@ def packed(held: Iterable[int], side: int, device: Device, *, anyway: bool) -> P
 
     A run is never cut, unless they are to be packed `anyway`, on as many squares as that takes.
     """
-    room, capacity = (device.columns // side) * (device.rows // side), side * side * device.memory
+    room, capacity = (device.columns // side) * (device.rows // side), side * side * device.data
     squares, filled, moved = 1, 0, []
     for index, size in enumerate(held):
         if filled + size > capacity and (filled or size <= capacity):
@@ -214,10 +226,14 @@ def _trial(
     steps = [step for stage in stages for step in decode_steps(stage, context)]
     if packing.squares > 1:
         moved = max(entering_entries(runs[index].stage) for index in packing.moved or (0,))
-        words = machine.words(-(-moved // side))
-        cycles = machine.task + Phase(words, words, side, 1).cycles(machine)
-        steps.append(Step("next square", "moves", packing.squares - 1, cycles))
+        steps.append(Step("next square", "moves", packing.squares - 1, move_cycles(machine, side, -(-moved // side))))
     return Trial(side, packing.squares, tuple(steps), packing.room)
+
+
+def move_cycles(machine: Machine, side: int, entries: int) -> float:
+    """Return the cycles in which `entries` entries of each core move on to the next square, `side` cores away."""
+    words = machine.words(entries)
+    return machine.task + Phase(words, words, side, 1).cycles(machine)
 
 
 def entering_entries(stage: FlatStage) -> int:
@@ -231,11 +247,11 @@ def decode_steps(stage: FlatStage, context: DecodeContext) -> Iterator[Step]:
         for application in group.applications:
             if all(stage.tensors[i].generated for i in application.results):
                 continue
-            kind, cycles = _cost(stage, application, context)
+            kind, cycles = cost_of(stage, application, context)
             yield Step(f"{group.path} {opcode(application.op)}", kind, stage.runs * application.times, cycles)
 
 
-def _cost(stage: FlatStage, application: Application, context: DecodeContext) -> tuple[str, float]:
+def cost_of(stage: FlatStage, application: Application, context: DecodeContext) -> tuple[str, float]:
     """Return the kind of an op and its cycles."""
     operands = [context.sizes(stage.tensors[i].shape) for i in application.operands]
     result = context.sizes(stage.tensors[application.results[0]].shape)
@@ -244,14 +260,12 @@ def _cost(stage: FlatStage, application: Application, context: DecodeContext) ->
         case Dot():
             return _dot(operands, result, context)
         case Reduce():
-            local = machine.loop + machine.multiply_add(_entries(operands[0], context))
-            words = machine.words(_entries(result, context))
-            return "reductions", local + _allreduce(machine, side, words)
+            local = machine.elementwise(_entries(operands[0], context))
+            return "reductions", local + context.allreduce(side, _entries(result, context))
         case Gather():
-            words = machine.words(-(-prod(result.values()) // side))
-            return "gathers", machine.task + Phase(words, words, side - 1, 1).cycles(machine)
+            return "gathers", context.broadcast(context.part(prod(result.values()), side))
         case _:
-            return "element by element", machine.loop + machine.multiply_add(_entries(result, context))
+            return "element by element", machine.elementwise(_entries(result, context))
 
 
 def _dot(operands: list[dict[str, int]], result: dict[str, int], context: DecodeContext) -> tuple[str, float]:
@@ -261,25 +275,19 @@ def _dot(operands: list[dict[str, int]], result: dict[str, int], context: Decode
     outer = prod(result.values())
     keys = prod(size for name, size in result.items() if name in context.cached)
     if keys == 1:
-        estimate = estimate_gemv(machine, side, -(-inner // side), -(-outer // side), GROUPED)
+        k, n = context.part(inner, side), context.part(outer, side)
         mixes = any(name in context.cached for name in union)
-        return ("attention" if mixes else "gemv"), estimate.cycles
+        # The GEMV of `gemv`: a core's vectors, and an allreduce along the columns.
+        return ("attention" if mixes else "gemv"), machine.local(0, k, k * n) + context.allreduce(side, n)
     heads = outer // keys
     columns = max(1, side // heads)
-    length = -(-keys // side) * -(-heads // side)
-    local = -(-inner // columns) * machine.multiply_add(length)
-    return "attention", local + _allreduce(machine, columns, machine.words(length))
+    length = context.part(keys, side) * context.part(heads, side)
+    vectors = context.part(inner, columns)
+    return "attention", machine.local(0, vectors, vectors * length) + context.allreduce(columns, length)
 
 
-def _allreduce(machine: Machine, cores: int, words: int) -> float:
-    """Return the cycles of an allreduce along `cores` cores with its start: one task for each of its two ways."""
-    if cores == 1:
-        return machine.task
-    return 2 * machine.task + grouped_cycles(machine, cores, words, best_groups(machine, cores, words))
-
-
-def _entries(shape: Mapping[str, int], context: DecodeContext) -> int:
+def _entries(shape: Mapping[str, int], context: DecodeContext) -> float:
     """Return the entries of a tensor on a core: cached tokens along the rows, all else along the columns."""
     rows = prod(size for name, size in shape.items() if name in context.cached)
     rest = prod(size for name, size in shape.items() if name not in context.cached)
-    return -(-rows // context.side) * -(-rest // context.side)
+    return context.part(rows, context.side) * context.part(rest, context.side)

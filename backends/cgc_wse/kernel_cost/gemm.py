@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cgc_wse.kernel_cost.collectives import Phase
 from cgc_wse.kernel_cost.estimate import Estimate
 from cgc_wse.kernel_cost.machine import Machine
 
@@ -70,12 +71,12 @@ def cut(columns: int, rows: int, m: int, k: int, n: int) -> Tiles:
 
 def compute_cycles(machine: Machine, tiles: Tiles) -> float:
     """Return the cycles in which a core multiplies two tiles: Kt * (loop + Nt * (vector + Mt / lanes))."""
-    return tiles.k * (machine.loop + tiles.n * machine.multiply_add(tiles.m))
+    return machine.product(tiles.m, tiles.n, tiles.k)
 
 
 def exchange_cycles(machine: Machine, entries: int, hops: int) -> float:
     """Return the cycles in which a tile moves `hops` hops: shift * words + hops * relay + 2 * T_R + 1."""
-    return machine.shift * machine.words(entries) + hops * machine.relay + machine.step if hops else 0.0
+    return machine.shift * machine.words(entries) + Phase(0, 0, hops, 1).cycles(machine) if hops else 0.0
 
 
 def estimate_gemm(machine: Machine, tiles: Tiles, algorithm: str) -> Estimate:

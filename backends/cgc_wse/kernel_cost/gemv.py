@@ -23,11 +23,13 @@ from cgc_wse.kernel_cost.collectives import (
     ring_phase,
 )
 from cgc_wse.kernel_cost.estimate import Estimate
+from cgc_wse.kernel_cost.generated import generated_phase
 from cgc_wse.kernel_cost.machine import Machine
 
 GROUPED = "grouped"
 RING = "ring"
 SNAKE = "snake"
+GENERATED = "autogen"
 ALGORITHMS = (GROUPED, *REDUCTIONS, RING)
 """How parts are summed: in groups towards their middle as WaferLLM's GEMV does, by one of `REDUCTIONS` and a broadcast,
 or in a ring, after which every core has the sum.
@@ -42,13 +44,14 @@ def estimate_gemv(machine: Machine, rows: int, k: int, n: int, algorithm: str, g
     counts: dict[str, int] = {}
     if algorithm == GROUPED:
         counts["groups"] = groups or best_groups(machine, rows, words)
-        inner, outer, back = grouped_phases(rows, words, counts["groups"])
+        inner, outer, back = grouped_phases(machine, rows, words, counts["groups"])
         sums = {"reduce_in_groups": inner, "reduce_over_groups": outer, "broadcast": back}
     elif algorithm == RING:
         sums = {"ring": ring_phase(rows, words)}
     else:
         sums = {"reduce": reduce_phase(algorithm, rows, words), "broadcast": broadcast_phase(rows, words)}
-    local = k * machine.multiply_add(n)
+    # Its one loop starts while the tasks do: the measured GEMV show none.
+    local = machine.local(0, k, k * n)
     total = {
         "start_up": (2 if rows > 1 else 1) * machine.task,
         "compute": local,
@@ -65,6 +68,8 @@ def estimate_gemv(machine: Machine, rows: int, k: int, n: int, algorithm: str, g
 
 def estimate_collective(machine: Machine, op: str, columns: int, rows: int, n: int, algorithm: str) -> Estimate:
     """Return the cost of `op` over `n` entries in each core: along every row, then along the column of the sums.
+
+    `algorithm` is one of `REDUCTIONS`, or `GROUPED`, `GENERATED`, `SNAKE` or `RING`.
 
     A broadcast runs from the root over the rectangle as words pass: down a column, and along every row from there. The
     cycles are those of the formula alone: no start of tasks. `SNAKE` is one chain through all rows; after a `RING`
@@ -95,10 +100,12 @@ def _reductions(machine: Machine, name: str, cores: int, words: int, algorithm: 
     """Return the phases of a reduction along one side, and the hops that a broadcast from its root takes."""
     if algorithm == RING:
         return {f"ring_along_{name}": ring_phase(cores, words)}, 0.0
+    if algorithm == GENERATED:
+        return {f"reduce_along_{name}": generated_phase(machine, cores, words)}, cores - 1
     if algorithm != GROUPED:
         phases = {f"reduce_along_{name}": reduce_phase(algorithm, cores, words)} if algorithm in REDUCTIONS else {}
         return phases, cores - 1
-    inner, outer, back = grouped_phases(cores, words, best_groups(machine, cores, words))
+    inner, outer, back = grouped_phases(machine, cores, words, best_groups(machine, cores, words))
     return {f"reduce_in_groups_along_{name}": inner, f"reduce_over_groups_along_{name}": outer}, back.distance
 
 

@@ -25,8 +25,8 @@ from cgc.program import Device, Program
 from cgc.services import DecodeRequest
 from cgc.target import TargetError
 from cgc_wse.flatten import Application, FlatStage, flatten
-from cgc_wse.kernel_cost.collectives import Phase, best_groups, grouped_cycles, reduce_phase
-from cgc_wse.kernel_cost.decode import cached_dims, candidate_sides, context_of, held_bytes, packed
+from cgc_wse.kernel_cost.collectives import allreduce_cycles, broadcast_phase, reduce_phase
+from cgc_wse.kernel_cost.decode import cached_dims, candidate_sides, context_of, held_bytes, move_cycles, packed
 from cgc_wse.kernel_cost.decode_answer import DecodeAnswer, Step, Trial
 from cgc_wse.kernel_cost.gemm import cut, estimate_gemm, exchange_cycles
 from cgc_wse.kernel_cost.machine import Machine, machine_of
@@ -94,12 +94,8 @@ def _trial(
     steps = [step for stage in stages for step in _steps(stage, square)]
     if packing.squares > 1:
         widest = max(_entering(stage, square) for stage in stages)
-        words = machine.words(square.rows * square.columns(widest))
-        steps.append(
-            Step(
-                "next square", "moves", packing.squares - 1, machine.task + Phase(words, words, side, 1).cycles(machine)
-            )
-        )
+        moved = move_cycles(machine, side, square.rows * square.columns(widest))
+        steps.append(Step("next square", "moves", packing.squares - 1, moved))
     return Trial(side, packing.squares, tuple(steps), packing.room)
 
 
@@ -128,19 +124,19 @@ def _cost(stage: FlatStage, application: Application, square: _Square) -> tuple[
         case Reduce():
             operand = stage.tensors[application.operands[0]].shape
             words = machine.words(rows * square.columns(square.dims.features(result)))
-            return "reductions", _pass(operand, square) + _allreduce(machine, square.side, words)
+            return "reductions", _pass(operand, square) + allreduce_cycles(machine, square.side, words)
         case Gather():
             words = machine.words(rows * square.columns(square.dims.features(result)))
-            return "gathers", machine.task + Phase(words, words, square.side - 1, 1).cycles(machine)
+            return "gathers", machine.task + broadcast_phase(square.side, words).cycles(machine)
         case _:
             return "element by element", _pass(result, square)
 
 
 def _pass(shape: Mapping[str, int], square: _Square) -> float:
     if not square.dims.has_tokens(shape):
-        return square.machine.loop + square.machine.multiply_add(-(-prod(shape.values()) // square.side**2))
+        return square.machine.elementwise(-(-prod(shape.values()) // square.side**2))
     features = square.columns(square.dims.features(shape))
-    return square.machine.loop + features * square.machine.multiply_add(square.rows)
+    return square.machine.product(square.rows, features, 1)
 
 
 def _dot(stage: FlatStage, application: Application, square: _Square) -> tuple[str, float]:
@@ -153,7 +149,7 @@ def _dot(stage: FlatStage, application: Application, square: _Square) -> tuple[s
             return "attention", _attention(product, square)
         case _:
             vectors = application.multiply_adds / (side * side * square.rows)
-            return "gemm", machine.task + machine.loop + vectors * machine.multiply_add(square.rows)
+            return "gemm", machine.task + machine.product(square.rows, vectors, 1)
 
 
 def _attention(product: TokenProduct, square: _Square) -> float:
@@ -162,15 +158,9 @@ def _attention(product: TokenProduct, square: _Square) -> float:
     columns = max(1, side // product.heads)
     heads = -(-product.heads // side)
     keys, width = -(-product.keys // side), -(-product.width // columns) * heads
-    compute = keys * (machine.loop + width * machine.multiply_add(square.rows))
+    compute = machine.product(square.rows, width, keys)
     exchange = exchange_cycles(machine, keys * width, 2)
     steps = side * (machine.task + max(compute, exchange))
     words = machine.words(square.rows * heads * -(-product.keys // columns)) if columns > 1 else 0
     sums = reduce_phase("chain", columns, words * columns).cycles(machine) if columns > 1 else 0.0
     return steps + machine.task + sums
-
-
-def _allreduce(machine: Machine, cores: int, words: int) -> float:
-    if cores == 1:
-        return machine.task
-    return 2 * machine.task + grouped_cycles(machine, cores, words, best_groups(machine, cores, words))

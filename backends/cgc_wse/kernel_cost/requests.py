@@ -125,7 +125,7 @@ def _collectives(op: str, columns: int, rows: int) -> tuple[str, ...]:
         return ("flood",)
     snake = (gemv.SNAKE,) if columns > 1 and rows > 1 else ()
     ring = (gemv.RING,) if op == "allreduce" else ()
-    return (gemv.GROUPED, *REDUCTIONS, *snake, *ring)
+    return (gemv.GROUPED, *REDUCTIONS, gemv.GENERATED, *snake, *ring)
 
 
 def _padding(sizes: dict[str, int], padded: dict[str, int]) -> tuple[str, ...]:

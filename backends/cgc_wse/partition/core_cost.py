@@ -1,6 +1,4 @@
-"""Cycles of one core: what a node takes on a tile, from the constants of the device.
-
-    local work    loops * loop + instructions * vector + entries / lanes
+"""Cycles of one core: what a node takes on a tile, as `kernel_cost.machine` has local work.
 
 A vector instruction runs over one dimension of a product, or over a whole tile of anything else. Views, and constants,
 which stand in instructions, take nothing.
@@ -8,7 +6,7 @@ which stand in instructions, take nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import assert_never
 
@@ -36,48 +34,30 @@ from cgc.ir.ops import (
     Where,
 )
 from cgc.program import Device
+from cgc_wse.kernel_cost.machine import LINK_WORD, Machine, machine_of
 from cgc_wse.partition.layout import Shape
-from cgc_wse.partition.program import WORD
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
-    """A device's constants in cycles.
-
-    `word` is what a link word takes on a link, `outside` on the link off the wafer; `ramp` is the way between core and
-    router, `hop` that between routers, `lanes` the 32-bit entries that an instruction takes a cycle, `queue` the words
+class Clock(Machine):
+    """A device's constants in cycles; `outside` is what a link word takes on the link off the wafer, `queue` the words
     that a router has room for at the end of a link.
     """
 
-    task: float
-    loop: float
-    vector: float
-    lanes: float
-    ramp: float
-    hop: float
-    word: float
-    outside: float
+    outside: float = 0.0
     queue: int = 16
 
     @property
-    def relay(self) -> float:
-        """Cycles until the head of a sum has passed through a core: in, one addition, out."""
-        return 2 * self.ramp + 1
+    def hop(self) -> float:
+        """Cycles between routers: what is a hop of a collective elsewhere."""
+        return self.relay
 
 
 def clock_of(device: Device) -> Clock:
     """Return the constants of a device for entries of 32 bit, of which two 16-bit lanes take one."""
-    return Clock(
-        task=device.task,
-        loop=device.loop,
-        vector=device.vector,
-        lanes=device.multiply_adds / 2,
-        ramp=device.ramp,
-        hop=device.relay or device.hop,
-        word=WORD / device.link,
-        outside=WORD * device.clock / device.off_wafer,
-        queue=device.queue,
-    )
+    machine = machine_of(device, "f32")
+    outside = LINK_WORD * device.clock / device.off_wafer
+    return Clock(**asdict(machine), outside=outside, queue=device.queue)
 
 
 def work_cycles(node: Node, space: Shape, clock: Clock) -> float:
@@ -91,16 +71,16 @@ def work_cycles(node: Node, space: Shape, clock: Clock) -> float:
         case Dot(over):
             return _product(space, over, entries, clock)
         case Position() | Unary() | Binary() | Where() | Cast() | Reduce() | Concat():
-            return clock.loop + clock.vector + entries / clock.lanes
+            return clock.elementwise(entries)
         case Gather() | Scatter():
             indices = prod(size for name, size in space if node.inputs[1].type.has(name))
-            return clock.loop + indices * clock.vector + entries / clock.lanes
+            return clock.local(1, indices, entries)
         case Scan(over):
-            return clock.loop + dict(space)[over] * clock.vector + entries / clock.lanes
+            return clock.local(1, dict(space)[over], entries)
         case TopK(dim, into):
             rounds = dict(space)[into.name]
             length = _length(node, dim)
-            return clock.loop + rounds * clock.vector + entries * length / clock.lanes
+            return clock.local(1, rounds, entries * length)
         case Call() | Repeat():
             raise AssertionError("calls are inlined and loops unrolled before")
         case _:
@@ -113,7 +93,10 @@ def _length(node: Node, dim: str) -> int:
 
 
 def _product(space: Shape, over: tuple[str, ...], entries: int, clock: Clock) -> float:
-    """Vectors run over the longest dimension of the result, loops over all but the second longest of the others."""
+    """Vectors run over the longest dimension of the result, inner loops over the second longest, as in the measured
+    GEMM; where it has no second one, over the longest that is summed over, as in the measured GEMV.
+    """
     kept = [*sorted((size for name, size in space if name not in over), reverse=True), 1, 1]
-    instructions = entries / kept[0]
-    return instructions / kept[1] * clock.loop + instructions * (clock.vector + kept[0] / clock.lanes)
+    summed = max((size for name, size in space if name in over), default=1)
+    inner = kept[1] if kept[1] > 1 else summed
+    return clock.product(kept[0], inner, entries / (kept[0] * inner))

@@ -1,11 +1,13 @@
 """Cycles of moving tensors, by formula: what the planner and the analytic model go by.
 
-A phase in which words travel takes, as Luczynski et al. (Near-Optimal Wafer-Scale Reduce, HPDC 2024) have it,
+Phases are those of `kernel_cost.collectives` (Luczynski et al., Near-Optimal Wafer-Scale Reduce, HPDC 2024). Words that
+move are two phases side by side, each of one step: those of the busiest core or link, which come at least a hop, and
+the largest message, on the longest way. Either sets the time:
 
     T = task + 2 * T_R + max(max(C, W) * word + hop, B * word + L * hop)
 
 with C the most words that a core sends or receives, W the most on a link, L the longest way and B the words of the
-largest message: either the busiest core or link sets the time, or the farthest message.
+largest message. A step ends when its words are in the core, a cycle before the formula has them taken there.
 
 Words on links are counted along rows and columns, the first and the last: parts run along their source's row first,
 then along their target's column, so that what passes a link of a row is what the row holds and the columns beyond it
@@ -20,6 +22,8 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 
+from cgc_wse.kernel_cost.collectives import Phase, later, meeting_phases, scattering_phases
+from cgc_wse.kernel_cost.machine import LINK_WORD
 from cgc_wse.partition.core_cost import Clock
 from cgc_wse.partition.layout import (
     Axis,
@@ -35,7 +39,6 @@ from cgc_wse.partition.layout import (
     split,
     tile,
 )
-from cgc_wse.partition.program import WORD
 from cgc_wse.place.geometry import Rectangle
 
 
@@ -61,7 +64,7 @@ class Traffic:
 
 def words(entries: int, entry: int) -> int:
     """Return the link words of so many entries."""
-    return -(-entries * entry // WORD)
+    return -(-entries * entry // LINK_WORD)
 
 
 def move_cycles(shape: Shape, entry: int, before: Layout, after: Layout, clock: Clock) -> float:
@@ -70,8 +73,13 @@ def move_cycles(shape: Shape, entry: int, before: Layout, after: Layout, clock: 
     if found.nothing:
         return 0.0
     busiest = max(found.received, found.sent, found.row_link, found.column_link)
-    far = found.message * clock.word + (found.across + found.down) * clock.hop
-    return clock.task + 2 * clock.ramp + max(busiest * clock.word + clock.hop, far)
+    slowest, farthest = Phase(busiest, busiest, 1, 1), Phase(found.message, found.message, found.across + found.down, 1)
+    return _arrived(later(clock, slowest, farthest), clock)
+
+
+def _arrived(phase: Phase, clock: Clock) -> float:
+    """Return the cycles of a phase with its start until its last word is in its core."""
+    return clock.task + phase.cycles(clock) - 1
 
 
 def traffic(shape: Shape, entry: int, before: Layout, after: Layout) -> Traffic:
@@ -256,7 +264,8 @@ def spread_cycles(
         + abs(area.y + area.height / 2 - target.y - target.height / 2)
         + (target.width + target.height) / 2
     )
-    return clock.task + 2 * clock.ramp + max(sent, received, through) * clock.word + far * clock.hop
+    busiest = max(sent, received, through)
+    return _arrived(Phase(busiest, busiest, far, 1), clock)
 
 
 def _parts_out(layout: Layout) -> int:
@@ -293,21 +302,14 @@ def summing(shape: Shape, entry: int, before: Axis, after: Axis, result: Layout)
 
 
 def sum_cycles(found: Summing, clock: Clock) -> float:
-    """Return the cycles of chains of sums.
+    """Return the cycles of chains of sums: towards one target, or towards all of a group.
 
-    Towards one target two chains meet in the middle, whose core gets the words of both. Towards all of a group of P
-    cores, P pieces run both ways; a core gets those that end in it or beyond, P + 1 in all, once the first of them have
-    come half the way.
+    As many chains as the stride share a link, which carries the words of all.
     """
     if found.group == 1:
         return 0.0
-    step = clock.relay + found.stride * clock.hop
-    amount = found.words * clock.word * found.stride
-    far, near = found.group // 2, (found.group - 1) // 2
-    if found.targets == 1:
-        return clock.task + max(far * step + amount, near * step + 2 * amount if near else 0.0) - 1
-    alone = (found.group - 1) * step + amount
-    return clock.task + max(alone, near * step + (found.group + 1) * amount if near else 0.0) - 1
+    chains = meeting_phases if found.targets == 1 else scattering_phases
+    return _arrived(later(clock, *chains(found.group, found.words * found.stride, found.stride)), clock)
 
 
 def summed_axis(axis: Axis) -> Axis:

@@ -16,6 +16,7 @@ from cgc.ir.graph import Node
 from cgc.ir.ops import ReduceKind
 from cgc.ir.types import DType
 from cgc.program import Device
+from cgc_wse.kernel_cost.machine import LINK_WORD
 from cgc_wse.partition.flat import Category
 from cgc_wse.partition.layout import Layout, Shape, Tile, count
 from cgc_wse.partition.moves import Core, held
@@ -23,7 +24,7 @@ from cgc_wse.place.geometry import Rectangle
 
 ENTRY_BYTES: dict[DType, int] = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 4, "i32": 4, "bool": 1}
 """Bytes of an entry in a core: integers are indices of 32 bit."""
-WORD = 4
+WORD = LINK_WORD
 """Bytes of a link word."""
 CODE = 96
 """Bytes of instructions that one kind of local work, or of communication, takes in a core."""

@@ -1,16 +1,20 @@
 """Blocks of a model as kernels of the engine: their shape curves, their bound, and their placement on a whole wafer.
 
-A block takes T cycles on a rectangle where it has enough cores for its work and for what it holds, and where its sides
-are long enough for what crosses them (the formulas of `cgc_wse.cost`, solved for the rectangle):
+`Sized` is what the engine asks of a block. `Block` is one in closed form: it takes T cycles on a rectangle where it has
+enough cores for its work and for what it holds, and where its sides are long enough for what crosses them:
 
-    cores ≥ max(work / T, least)   short side ≥ few / T   long side ≥ many / T
+    cores ≥ max(work / (T - start), read / T, least)   short side ≥ few / T   long side ≥ many / T
+
+`cgc_wse.block_cost` has blocks whose times on all rectangles are known, and one in closed form for their bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
+from typing import Protocol
 
 import numpy as np
 
@@ -23,37 +27,95 @@ from cgc_wse.place.tree import Nested, SlicingTree
 PRECISION = 1e-3
 """The bisection over time ends at this relative precision."""
 
+EXACT = 1e-6
+"""That of the bound does at this one; the bound is its lower end."""
+
+
+class Sized(Protocol):
+    """A block of some size on every rectangle; `work` is in cycles of one core, `least` the cores for what it holds."""
+
+    @property
+    def work(self) -> float:
+        """Cycles of one core."""
+
+    @property
+    def least(self) -> int:
+        """Cores for what it holds."""
+
+    @property
+    def slowest(self) -> float:
+        """Cycles that it takes at most, where it has one core."""
+
+    def cores(self, cycles: float, columns: int, rows: int) -> int | None:
+        """Return the cores it needs to take at most `cycles` cycles on a grid, whatever the rectangle; None where there
+        is no such rectangle.
+        """
+
+    @property
+    def key(self) -> Hashable:
+        """What blocks of the same curve have in common."""
+
+    def curve(self, cycles: float, columns: int, rows: int) -> Curve:
+        """Return its curve on a grid."""
+
+    def time(self, area: Rectangle) -> float:
+        """Return the cycles it takes on a rectangle that is large enough for what it holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """`work` in cycles of one core, `least` cores for what it holds; `few` and `many` are the cycles that a side of one
-    core takes for what crosses the short and the long side.
+    core takes for what crosses the short and the long side; `start` are cycles before any work, and `read` those of one
+    core for what it reads meanwhile.
     """
 
     work: float
     least: int
     few: float
     many: float
+    start: float = 0.0
+    read: float = 0.0
 
-    def cores(self, cycles: float) -> int:
-        """Return the cores it needs to take at most `cycles` cycles, whatever the rectangle."""
-        return max(self.least, _up(self.work / cycles))
+    @property
+    def slowest(self) -> float:
+        """Cycles that it takes at most, where it has one core."""
+        return self.start + self.work + self.read + self.few + self.many
+
+    def cores(self, cycles: float, columns: int, rows: int) -> int | None:
+        """Return the cores it needs to take at most `cycles` cycles, whatever the rectangle; None where none do."""
+        left, (short, long) = cycles - self.start, self.sides(cycles)
+        if (left <= 0 < self.work) or left < 0 or short > min(columns, rows) or long > max(columns, rows):
+            return None
+        found = max(self.least, self._for_work(cycles), short * long)
+        return found if found <= columns * rows else None
+
+    def _for_work(self, cycles: float) -> int:
+        left = cycles - self.start
+        return max(_up(self.work / left) if self.work else 1, _up(self.read / cycles))
 
     def sides(self, cycles: float) -> tuple[int, int]:
         """Return the short and the long side it needs at least."""
         return max(1, _up(self.few / cycles)), max(1, _up(self.many / cycles))
 
+    @property
+    def key(self) -> Hashable:
+        """What blocks of the same curve have in common."""
+        return self
+
     def curve(self, cycles: float, columns: int, rows: int) -> Curve:
         """Return its curve on a grid."""
-        cores, (short, long) = self.cores(cycles), self.sides(cycles)
-        heights = _heights(columns, rows, cores, short, long)
-        widths = heights if columns == rows else _heights(rows, columns, cores, short, long)
+        if cycles <= self.start:
+            return Curve(np.full(columns + 1, rows + 1), np.full(rows + 1, columns + 1))
+        cores, (short, long) = max(self.least, self._for_work(cycles)), self.sides(cycles)
+        heights = least_heights(columns, rows, cores, short, long)
+        widths = heights if columns == rows else least_heights(rows, columns, cores, short, long)
         return Curve(heights, widths)
 
-    def cycles(self, area: Rectangle) -> float:
+    def time(self, area: Rectangle) -> float:
         """Return the cycles it takes on a rectangle that is large enough for what it holds."""
         short, long = sorted((area.width, area.height))
-        return max(self.work / area.cores, self.few / short, self.many / long)
+        work = self.start + self.work / area.cores
+        return max(work, self.read / area.cores, self.few / short, self.many / long)
 
 
 def _up(value: float) -> int:
@@ -61,7 +123,7 @@ def _up(value: float) -> int:
     return ceil(value * (1 - 1e-12))
 
 
-def _heights(columns: int, rows: int, cores: int, short: int, long: int) -> Ints:
+def least_heights(columns: int, rows: int, cores: int, short: int, long: int) -> Ints:
     """Return the least heights by width; one more than there are rows where none is enough."""
     widths = np.arange(1, columns + 1, dtype=np.int64)
     sides = np.where(widths >= long, short, long)
@@ -71,39 +133,52 @@ def _heights(columns: int, rows: int, cores: int, short: int, long: int) -> Ints
     return np.minimum.accumulate(found)
 
 
-def least_cycles(blocks: Sequence[Block], columns: int, rows: int) -> float:
+def least_cycles(blocks: Sequence[Sized], columns: int, rows: int) -> float:
     """Return a bound: on no placement of the blocks on the grid does the slowest take fewer cycles.
 
     The cores of all together are those of the grid; no side is longer than the grid's; each block holds what it holds.
+    Infinite where what they hold is too much for the grid.
     """
-    work, least, few, many = (
-        np.array([getattr(block, name) for block in blocks]) for name in ("work", "least", "few", "many")
-    )
-    short, long = min(columns, rows), max(columns, rows)
+    if sum(block.least for block in blocks) > columns * rows:
+        return inf
+
+    alike = Counter(block.key for block in blocks)
+    each = [(block, alike[key]) for key, block in {block.key: block for block in blocks}.items()]
 
     def fits(cycles: float) -> bool:
-        a, b = np.maximum(1, np.ceil(few / cycles * (1 - 1e-12))), np.maximum(1, np.ceil(many / cycles * (1 - 1e-12)))
-        cores = np.maximum(np.maximum(least, np.ceil(work / cycles * (1 - 1e-12))), a * b)
-        return bool((a <= short).all() and (b <= long).all() and cores.sum() <= columns * rows)
+        total = 0
+        for block, count in each:
+            cores = block.cores(cycles, columns, rows)
+            if cores is None:
+                return False
+            total += count * cores
+            if total > columns * rows:
+                return False
+        return True
 
-    high = max(float((work + few + many).max()), 1e-9)
-    if not fits(high):
-        return inf if sum(block.least for block in blocks) > columns * rows else 0.0
-    low = 0.0
+    slowest = max(1e-9, *(block.slowest for block in blocks))
+    if not fits(slowest):
+        return 0.0
+    low, high = 0.0, min(slowest, max(1e-9, sum(block.work for block in blocks) / (columns * rows)))
+    while not fits(high):
+        low, high = high, min(2 * high, slowest)
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
+        if high - low <= EXACT * low:
+            break
     return low
 
 
 def place_blocks(
-    layers: Sequence[Sequence[Block]], columns: int, rows: int, start: float = inf
+    layers: Sequence[Sequence[Sized]], columns: int, rows: int, start: float = inf, *, hurry: bool = False
 ) -> tuple[float, list[Rectangle]] | None:
     """Return the cycles of the slowest block and the rectangles, in order; None where nothing under `start` was found.
 
     Slicing trees are tried, each by bisection over the time, with shape curves at each step: the wafer cut in two again
     and again near the half of the work, with the layers kept together and without; and where these are not `CLOSE` to
-    the bound, rows of layers, each layer in the best of all trees that keep its order.
+    the bound, rows of layers, each layer in the best of all trees that keep its order. In a `hurry` the first tree with
+    which they fit will do.
     """
     blocks = [block for layer in layers for block in layer]
     bound = least_cycles(blocks, columns, rows)
@@ -115,6 +190,8 @@ def place_blocks(
     grid = columns, rows
     for nested in _trees(layers, columns, rows, bound):
         found = _better(found, SlicingTree(nested, len(blocks)), blocks, grid, bound, start)
+        if found is not None and (hurry or found[0] <= ENOUGH * bound):
+            return found
     best = min(start, inf if found is None else found[0])
     if best > CLOSE * bound and max(len(layer) for layer in layers) <= LONGEST:
         rows_of_layers = _in_rows(layers, grid, bound, best)
@@ -125,6 +202,9 @@ def place_blocks(
 
 SLOWEST = 1e6
 """Nothing is searched that is so many times slower than the bound."""
+
+ENOUGH = 1.01
+"""A placement within this many times the bound is taken at once."""
 
 CLOSE = 1.03
 """A placement whose slowest block takes no longer than this many times the bound is not improved on."""
@@ -139,7 +219,7 @@ LAYERS = 128
 def _better(
     found: tuple[float, list[Rectangle]] | None,
     tree: SlicingTree,
-    blocks: Sequence[Block],
+    blocks: Sequence[Sized],
     grid: tuple[int, int],
     bound: float,
     limit: float,
@@ -149,11 +229,11 @@ def _better(
     if fit is None:
         return found
     areas = filled(tree, blocks, fit, *grid)
-    slowest = max(block.cycles(area) for block, area in zip(blocks, areas, strict=True))
+    slowest = max(block.time(area) for block, area in zip(blocks, areas, strict=True))
     return (slowest, areas) if found is None or slowest < found[0] else found
 
 
-def _in_rows(layers: Sequence[Sequence[Block]], grid: tuple[int, int], bound: float, limit: float) -> Nested | None:
+def _in_rows(layers: Sequence[Sequence[Sized]], grid: tuple[int, int], bound: float, limit: float) -> Nested | None:
     """Return the tree of the fastest rows of layers, by bisection; None where nothing under the limit fits."""
     if len(layers) > LAYERS:
         return None
@@ -168,13 +248,13 @@ def _in_rows(layers: Sequence[Sequence[Block]], grid: tuple[int, int], bound: fl
     return best
 
 
-def _rows(layers: Sequence[Sequence[Block]], grid: tuple[int, int], cycles: float) -> Nested | None:
+def _rows(layers: Sequence[Sequence[Sized]], grid: tuple[int, int], cycles: float) -> Nested | None:
     """Return the tree of rows of layers in which every block takes at most some cycles; None where they do not fit."""
-    known: dict[tuple[int, int, int], Curve] = {}
-    inner: dict[tuple[tuple[int, int, int], ...], Cells] = {}
+    known: dict[Hashable, Curve] = {}
+    inner: dict[Hashable, Cells] = {}
     cells = []
     for layer in layers:
-        keys = tuple((block.cores(cycles), *block.sides(cycles)) for block in layer)
+        keys = tuple(block.key for block in layer)
         if keys not in inner:
             for key, block in zip(keys, layer, strict=True):
                 if key not in known:
@@ -208,13 +288,14 @@ def _with_parts(nested: Nested, parts: Mapping[int, Nested]) -> Nested:
     return nested[0], _with_parts(nested[1], parts), _with_parts(nested[2], parts)
 
 
-def _trees(layers: Sequence[Sequence[Block]], columns: int, rows: int, cycles: float) -> list[Nested]:
+def _trees(layers: Sequence[Sequence[Sized]], columns: int, rows: int, cycles: float) -> list[Nested]:
     """Return slicing trees for the blocks: with the layers kept together, and without."""
     flat = [block for layer in layers for block in layer]
+    needs = [_needed(block, cycles, columns, rows) for block in flat]
     try:
-        wanted = water_level([block.work for block in flat], [block.cores(cycles) for block in flat], columns * rows)
+        wanted = water_level([block.work for block in flat], needs, columns * rows)
     except DoesNotFit:
-        wanted = [float(block.cores(cycles)) for block in flat]
+        wanted = [float(need) for need in needs]
     leaves = [Share(max(weight, 1e-9)) for weight in wanted]
     grouped, position = [], 0
     for layer in layers:
@@ -224,6 +305,11 @@ def _trees(layers: Sequence[Sequence[Block]], columns: int, rows: int, cycles: f
     if len(layers) > 1:
         trees.append(_halved(group(leaves), columns, rows))
     return trees
+
+
+def _needed(block: Sized, cycles: float, columns: int, rows: int) -> int:
+    """Return the cores a block needs, or those for what it holds where none are enough for the cycles."""
+    return block.cores(cycles, columns, rows) or block.least
 
 
 def _halved(share: Share, columns: float, rows: float) -> Nested:
@@ -253,17 +339,17 @@ def _halved(share: Share, columns: float, rows: float) -> Nested:
 
 
 def _fastest(
-    tree: SlicingTree, blocks: Sequence[Block], grid: tuple[int, int], bound: float, limit: float
+    tree: SlicingTree, blocks: Sequence[Sized], grid: tuple[int, int], bound: float, limit: float
 ) -> float | None:
     """Return the least cycles at which a tree fits on the grid, if under a limit; its curves are set to them."""
     columns, rows = grid
     low = high = bound
 
     def fits(cycles: float) -> bool:
-        known: dict[tuple[int, int, int], Curve] = {}
+        known: dict[Hashable, Curve] = {}
         curves = []
         for block in blocks:
-            key = (block.cores(cycles), *block.sides(cycles))
+            key = block.key
             if key not in known:
                 known[key] = block.curve(cycles, columns, rows)
             curves.append(known[key])
@@ -280,10 +366,10 @@ def _fastest(
     return high if fits(high) else None
 
 
-def filled(tree: SlicingTree, blocks: Sequence[Block], cycles: float, columns: int, rows: int) -> list[Rectangle]:
+def filled(tree: SlicingTree, blocks: Sequence[Sized], cycles: float, columns: int, rows: int) -> list[Rectangle]:
     """Return rectangles that together fill the grid: what a cut leaves over goes to both sides, by what they need."""
     areas = [Rectangle(0, 0, columns, rows)] * len(blocks)
-    needs = [float(block.cores(cycles)) for block in blocks] + [0.0] * (len(blocks) - 1)
+    needs = [float(_needed(block, cycles, columns, rows)) for block in blocks] + [0.0] * (len(blocks) - 1)
     for node in reversed(tree.cuts()):
         needs[node] = needs[tree.left[node]] + needs[tree.right[node]]
     work = [(tree.root, areas[0])]

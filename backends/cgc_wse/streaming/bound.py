@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cgc_wse.streaming.layout import Floats
+from cgc_wse.kernel_cost.lines import Floats
 from cgc_wse.streaming.search import Search
 
 STEP = 0.025

@@ -10,7 +10,7 @@ from cgc.target import TargetError
 from cgc_wse.cost import Cycles, Resource
 from cgc_wse.job import Job
 from cgc_wse.place.geometry import Rectangle
-from cgc_wse.plan import Bottleneck, Direction, Figure, Phase, Placed, Plan, Sweep, gigabytes
+from cgc_wse.plan import Bottleneck, Direction, Figure, Phase, Placed, Plan, Sweep, code_figures, gigabytes
 from cgc_wse.streaming.search import Choice, Search, streams
 from cgc_wse.streaming.work import KernelWork, StageWork
 
@@ -59,7 +59,7 @@ def plan_streaming(
         mode="streaming",
         reason=reason,
         phases=tuple(_phases(works, parts, job, device, choice)),
-        memory=_memory(search, job, choice, layout.cores),
+        memory=(*_memory(search, job, choice, layout.cores), *code_figures(device)),
         time=_time(parts, choice, first, outside),
         seconds=seconds,
         bottleneck=_bottleneck(parts, choice, first + outside),
@@ -94,13 +94,13 @@ def _time(parts: tuple[_Part, ...], choice: Choice, first: float, outside: float
 
 def _too_long(search: Search, job: Job, device: Device) -> TargetError:
     needed = search.least(1)
-    over, capacity = needed - device.memory, device.cores * device.memory
+    over, capacity = needed - device.data, device.cores * device.data
     shown = f"{gigabytes(needed * device.cores)} on all cores, {needed:,.0f} B on the fullest"
-    seq = max(1, int(job.seq * device.memory / needed))
+    seq = max(1, int(job.seq * device.data / needed))
     return TargetError(
         "CG0601",
         f"one sequence of {job.seq} tokens does not fit even with the weights streamed: {shown}, {over:,.0f} B more "
-        f"than the SRAM of a core of {device.name} ({device.memory:,} B; {gigabytes(capacity)} in all)",
+        f"than the SRAM of a core of {device.name} ({device.data:,} B; {gigabytes(capacity)} in all)",
         f"`--seq {seq}` is about what fits, or a device with more memory or cores",
     )
 

@@ -15,7 +15,9 @@ import numpy as np
 
 from cgc.program import Device
 from cgc_wse.job import Job
-from cgc_wse.streaming.layout import Cost, Floats, Wafer
+from cgc_wse.kernel_cost.lines import Floats
+from cgc_wse.op_cost import Cost
+from cgc_wse.streaming.layout import Wafer
 from cgc_wse.streaming.work import KernelWork, OtherProduct, StageWork
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
@@ -123,7 +125,7 @@ class Search:
         """Return the fastest choice with so many sequences a pass, in one of the slices, or else what was found."""
         passes = -(-self._job.batch // sequences)
         last = self._job.batch - (passes - 1) * sequences
-        if (self.boundary(sequences) > self._device.memory).all():
+        if (self.boundary(sequences) > self._device.data).all():
             return found
         for slice_ in slices:
             one = self._pass(sequences, slice_)
@@ -184,7 +186,7 @@ class Search:
     @property
     def memory(self) -> int:
         """Bytes of a core."""
-        return self._device.memory
+        return self._device.data
 
     @property
     def trains(self) -> bool:
@@ -226,7 +228,7 @@ class Search:
     def _pass(self, sequences: int, slice_: int) -> _Pass:
         """Return a pass whose looped stages are worked on in slices of `slice_` sequences."""
         looped = [s for s, work in enumerate(self._works) if work.stage.runs > 1]
-        free = self._device.memory - self.boundary(sequences)
+        free = self._device.data - self.boundary(sequences)
         in_work = np.zeros_like(free)
         if looped:
             in_work = self.buffers(slice_) + _largest([self._work(s, slice_) for s in looped])
