@@ -150,7 +150,7 @@ def test_more_turns_take_no_more_code() -> None:
         program = small(PRODUCT, (2, columns), m=8, n=16, k=16).program(Choice(work, work, "k"))
         assert sum(isinstance(step, Local) for step in program.steps) == columns
         sizes.append(code_bytes(program)[0, 0])
-    assert sizes[0] == sizes[1]
+    assert sizes[1] <= sizes[0]
 
 
 def test_a_plan_changes_to_turns_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
