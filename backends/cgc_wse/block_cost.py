@@ -171,7 +171,7 @@ class _Rectangles(OpCosts):
         """
         self._room = room
         heads = max((op.heads for op, _ in passing.ops if isinstance(op, TokenProduct)), default=0)
-        total = Cost(self._nothing, self._nothing, self._nothing)
+        total = Cost.of(self._nothing, self._nothing, self._nothing)
         for ops, back in ((passing.forward, False), (passing.back, True)):
             for op, times in ops:
                 sums = passing.own_sums(op) if back else 0
@@ -234,7 +234,7 @@ class _Rectangles(OpCosts):
         compute = compute + self._added(times * n * adds, pieces, a) + self._flooded(b)
         fabric = times * np.maximum(k, n * adds) * self._words_of_all()
         sram = times * k * n * self._whole * machine.number / self._device.read
-        return Cost(compute, sram, fabric)
+        return Cost.of(compute, sram, fabric)
 
     def _added(self, count: Floats, pieces: Floats, cores: Floats) -> Floats:
         """Return the cycles of adding up vectors along cores, as a chain or in two phases, `count` of them at each.
@@ -262,7 +262,7 @@ class _Rectangles(OpCosts):
         added = pieces * (k * machine.vector + k * n / wide)
         compute = pieces * machine.task + self._vectors(k * n, pieces) + added
         sram = k * n * self._whole * machine.number / self._device.read
-        return Cost(compute, sram, np.maximum(k, n) * self._words_of_all())
+        return Cost.of(compute, sram, np.maximum(k, n) * self._words_of_all())
 
     def _spread(self, op: VectorPass, heads: int) -> Cost:
         """Return an op on every entry.
@@ -285,14 +285,14 @@ class _Rectangles(OpCosts):
 
     def _summed(self, over: Allreduces, entries: Floats) -> Cost:
         """Return the sums of so many entries of each core over a side."""
-        return Cost(over.cycles(np.ceil(entries / self._machine.entries)), self._nothing, self._nothing)
+        return Cost.of(over.cycles(np.ceil(entries / self._machine.entries)), self._nothing, self._nothing)
 
     def _passing(self, count: Floats, length: Floats) -> Cost:
         """Return an op on `count` vectors of `length` tokens on each core."""
         machine = self._machine
         longest = self._room / (machine.number * (1 + WAITING))
         compute = machine.loop + count * (np.ceil(length / longest) * machine.vector + length / machine.lanes)
-        return Cost(compute, count * length * self._moved, self._nothing)
+        return Cost.of(compute, count * length * self._moved, self._nothing)
 
 
 class _Unavoidable(_Rectangles):
@@ -324,4 +324,4 @@ class _Unavoidable(_Rectangles):
     def _spread(self, op: VectorPass, _: int) -> Cost:
         count = op.features / (self._x * self._y)
         compute = self._machine.loop + count * self._machine.multiply_add(self._whole)
-        return Cost(compute, count * self._whole * self._moved, self._nothing)
+        return Cost.of(compute, count * self._whole * self._moved, self._nothing)

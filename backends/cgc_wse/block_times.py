@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 
 import numpy as np
@@ -100,8 +100,8 @@ class RectangleTimes:
         at = row, int(self._total[row, : last[row] + 1].argmin())
         short, long = sorted((area.width, area.height))
         border = max(self._border[0] / short, self._border[1] / long)
-        cost = self._cost
-        return Cycles(float(cost.compute[at]), float(cost.sram[at]), max(float(cost.fabric[at]), border))
+        inside = self._cost.cycles(*at)
+        return replace(inside, fabric=max(inside.fabric, border))
 
 
 @dataclass(frozen=True, slots=True)

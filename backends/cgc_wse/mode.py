@@ -16,6 +16,7 @@ from cgc_wse.kernels import Stage, stages_from
 from cgc_wse.plan import Plan, duration
 from cgc_wse.resident import NotResident, TooManyBlocks, plan_resident
 from cgc_wse.streaming.planner import plan_streaming
+from cgc_wse.streaming.search import Near
 from cgc_wse.streaming.work import StageWork, stage_work, token_dims
 
 
@@ -66,17 +67,25 @@ def workload_of(graph: Graph, job: Job) -> Workload:
     return Workload(stages, count(graph.inputs), count(graph.body.results), flat, works, graph)
 
 
-def plan(workload: Workload, job: Job, device: Device, run: str | None = None, *, hurry: bool = False) -> Plan:
+def plan(
+    workload: Workload,
+    job: Job,
+    device: Device,
+    run: str | None = None,
+    *,
+    hurry: bool = False,
+    near: Near | None = None,
+) -> Plan:
     """Return the plan of `job` on `device`: as `run` says (`pipelined`, `streaming`), else the faster of the two.
 
-    In a `hurry` the placement of a pipeline is not searched for long.
+    In a `hurry` the placement of a pipeline is not searched for long; streaming is searched `near` a known choice.
 
     Raises:
         TargetError: it fits in neither way (CG0601), or not in the one asked for (CG0603, CG0655); as `plan_decode`.
     """
 
     def streaming(reason: str) -> Plan:
-        return plan_streaming(workload.works, job, device, reason, workload.input_bytes, workload.output_bytes)
+        return plan_streaming(workload.works, job, device, reason, workload.input_bytes, workload.output_bytes, near)
 
     if job.purpose == "decode":
         return plan_decode(workload.graph, job, device, run)
@@ -108,10 +117,14 @@ def plan(workload: Workload, job: Job, device: Device, run: str | None = None, *
 def levers(workload: Workload, job: Job, main: Plan, run: str | None = None) -> tuple[Lever, ...]:
     """Return what doubling each figure of the device of a plan does to the time of a step, all else equal.
 
-    Pipelines are placed in a hurry, the plan's own too.
+    Pipelines are placed in a hurry, the plan's own too, and streaming is searched near the plan. The other way to run
+    is tried where what is doubled is what it lacks.
     """
     device = main.device
     seconds = main.seconds
+    near, own, lacking = None, "pipelined", {"off_wafer", "memory"}
+    if main.mode == "streaming":
+        near, own, lacking = Near(main.at_once, main.in_work), "streaming", {"memory", "rows"}
     if main.mode == "resident":
         seconds = plan(workload, job, device, run, hurry=True).seconds
     better = {
@@ -122,5 +135,15 @@ def levers(workload: Workload, job: Job, main: Plan, run: str | None = None) -> 
         "memory": replace(device, memory=2 * device.memory),
         "rows": replace(device, rows=2 * device.rows),
     }
-    plans = {name: plan(workload, job, changed, run, hurry=True) for name, changed in better.items()}
+    plans = {
+        name: plan(
+            workload,
+            job,
+            changed,
+            run if run or name in lacking or job.purpose == "decode" else own,
+            hurry=True,
+            near=near,
+        )
+        for name, changed in better.items()
+    }
     return tuple(Lever(name, seconds / other.seconds, other.mode) for name, other in plans.items())

@@ -24,6 +24,7 @@ from typing import assert_never
 import numpy as np
 
 from cgc.program import Device
+from cgc_wse.cost import Cycles
 from cgc_wse.job import GRADIENT_BYTES
 from cgc_wse.kernel_cost.lines import Allreduces, Floats
 from cgc_wse.kernel_cost.machine import Machine, machine_of
@@ -32,23 +33,32 @@ from cgc_wse.streaming.work import Op, OtherProduct, TokenProduct, VectorPass, W
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Cycles for every layout, by what takes them."""
+    """Cycles for every layout, by what takes them: compute, SRAM and fabric along the first axis."""
 
-    compute: Floats
-    sram: Floats
-    fabric: Floats
+    parts: Floats
+
+    @classmethod
+    def of(cls, compute: Floats, sram: Floats, fabric: Floats) -> Cost:
+        """Return the cost that has these parts, whose shapes broadcast."""
+        return cls(np.stack(np.broadcast_arrays(compute, sram, fabric)))
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.compute + other.compute, self.sram + other.sram, self.fabric + other.fabric)
+        return Cost(self.parts + other.parts)
 
     def times(self, count: float) -> Cost:
         """Return the cost of `count` repetitions."""
-        return Cost(self.compute * count, self.sram * count, self.fabric * count)
+        return Cost(self.parts * count)
+
+    def cycles(self, *at: int) -> Cycles:
+        """Return the cycles of one layout."""
+        compute, sram, fabric = (float(part[at]) for part in self.parts)
+        return Cycles(compute, sram, fabric)
 
     @property
     def total(self) -> Floats:
         """The time, all three overlapping."""
-        return np.maximum(np.maximum(self.compute, self.sram), self.fabric)
+        total: Floats = self.parts.max(axis=0)
+        return total
 
 
 class OpCosts:
@@ -72,12 +82,16 @@ class OpCosts:
         self._flood: Floats = self._crosses * ((self._x - 1) * self._machine.relay + self._machine.step)
         self._allreduces = Allreduces(self._machine, x)
         self._known: dict[tuple[Op, int], Cost] = {}
+        self._lengths: dict[int, Floats] = {}
+        self._locals: dict[int, Floats] = {}
         self._nothing: Floats = np.zeros(np.broadcast_shapes(x.shape, y.shape))
 
     def length(self, sequences: int) -> Floats:
         """Return the tokens of a core: those of one sequence, which ⌊Y / sequences⌋ cores share, or of several."""
-        share = np.maximum(1.0, np.floor(self._y / sequences))
-        return np.ceil(self._seq / share) * np.ceil(sequences / self._y)
+        if sequences not in self._lengths:
+            share = np.maximum(1.0, np.floor(self._y / sequences))
+            self._lengths[sequences] = np.ceil(self._seq / share) * np.ceil(sequences / self._y)
+        return self._lengths[sequences]
 
     def entries(self, features: Iterable[int], sequences: int) -> Floats:
         """Return the entries that a core has of tensors with these features."""
@@ -95,10 +109,10 @@ class OpCosts:
 
     def ops(self, ops: Iterable[tuple[Op, int]], sequences: int) -> Cost:
         """Return the cost of ops one after another for `sequences` sequences."""
-        total = Cost(self._nothing, self._nothing, self._nothing)
+        total = np.zeros((3, *self._nothing.shape))
         for op, times in ops:
-            total += self._one(op, sequences).times(times)
-        return total
+            total += self._one(op, sequences).parts * times
+        return Cost(total)
 
     def _one(self, op: Op, sequences: int) -> Cost:
         if (op, sequences) not in self._known:
@@ -123,7 +137,9 @@ class OpCosts:
                 assert_never(op)
 
     def _local(self, features: int) -> Floats:
-        return np.ceil(features / self._x)
+        if features not in self._locals:
+            self._locals[features] = np.ceil(features / self._x)
+        return self._locals[features]
 
     def _words(self, length: Floats) -> Floats:
         return np.ceil(length / self._machine.entries)
@@ -134,7 +150,7 @@ class OpCosts:
         return self._plain(machine.task + machine.loop + vectors * machine.multiply_add(length), vectors * length)
 
     def _plain(self, compute: Floats, reads: Floats) -> Cost:
-        return Cost(compute, reads * self._machine.number / self._device.read, self._nothing)
+        return Cost.of(compute, reads * self._machine.number / self._device.read, self._nothing)
 
     def _product(self, turns: int, features: int, length: Floats, way: Floats) -> Cost:
         """Return a dot with weights in `turns` turns, the last of which has a way along the row left."""
@@ -143,7 +159,7 @@ class OpCosts:
         rows = turns * self._words(length) * self._crosses * machine.word
         weights = turns * local * machine.number / self._device.link
         sram = turns * local * length * machine.number / self._device.read
-        return Cost(compute, sram, np.maximum(rows, weights))
+        return Cost.of(compute, sram, np.maximum(rows, weights))
 
     def _gradient(self, turns: int, features: int, length: Floats) -> Cost:
         """Return the sums over tokens: on a core, then along all cores with other tokens, four bytes each.
@@ -158,7 +174,7 @@ class OpCosts:
         rows = turns * self._words(length) * self._crosses * machine.word
         sums = turns * local * GRADIENT_BYTES / self._device.link
         sram = turns * local * length * machine.number / self._device.read
-        return Cost(compute, sram, np.maximum(rows, sums))
+        return Cost.of(compute, sram, np.maximum(rows, sums))
 
     def _over_tokens(self, op: TokenProduct, length: Floats) -> Cost:
         """Return a product with the keys or values of the sequence, which come along the cores that share it.
@@ -185,13 +201,13 @@ class OpCosts:
         fabric = np.maximum(rows, arriving * machine.number / self._device.link)
         sram = vectors * vector * machine.number / self._device.read
         way = (parts - 1) * self._hand_on
-        return Cost(machine.task + way + sequences * compute, sequences * sram, sequences * fabric)
+        return Cost.of(machine.task + way + sequences * compute, sequences * sram, sequences * fabric)
 
     def _pass(self, op: VectorPass, length: Floats) -> Cost:
         """Return one op on every entry: two vectors read and one written at most."""
         machine, local = self._machine, self._local(op.features)
         compute = self._told + machine.loop + local * machine.multiply_add(length)
-        cost = Cost(compute, local * length * self._moved, self._nothing)
+        cost = Cost.of(compute, local * length * self._moved, self._nothing)
         if not op.sums:
             return cost
         return cost + self._plain(self._crosses * self._allreduces.cycles(self._words(length)), self._nothing)
@@ -199,9 +215,4 @@ class OpCosts:
 
 def cheaper(first: Cost, second: Cost) -> Cost:
     """Return, for every layout, the one of two costs that takes less time."""
-    takes = first.total <= second.total
-    return Cost(
-        np.where(takes, first.compute, second.compute),
-        np.where(takes, first.sram, second.sram),
-        np.where(takes, first.fabric, second.fabric),
-    )
+    return Cost(np.where(first.total <= second.total, first.parts, second.parts))

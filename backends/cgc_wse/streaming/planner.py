@@ -11,7 +11,7 @@ from cgc_wse.cost import Cycles, Resource
 from cgc_wse.job import Job
 from cgc_wse.place.geometry import Rectangle
 from cgc_wse.plan import Bottleneck, Direction, Figure, Phase, Placed, Plan, Sweep, code_figures, gigabytes
-from cgc_wse.streaming.search import Choice, Search, streams
+from cgc_wse.streaming.search import Choice, Near, Search, streams
 from cgc_wse.streaming.work import KernelWork, StageWork
 
 
@@ -37,15 +37,23 @@ class _Part:
 
 
 def plan_streaming(
-    works: tuple[StageWork, ...], job: Job, device: Device, reason: str, input_bytes: int, output_bytes: int
+    works: tuple[StageWork, ...],
+    job: Job,
+    device: Device,
+    reason: str,
+    input_bytes: int,
+    output_bytes: int,
+    near: Near | None = None,
 ) -> Plan:
     """Return the streaming plan; `input_bytes` enter and `output_bytes` leave the wafer for one sequence.
+
+    With `near` only what is like it is tried.
 
     Raises:
         TargetError: CG0601 where one sequence does not fit on the wafer.
     """
     search = Search(works, job, device)
-    choice = search.best()
+    choice = search.best(near)
     if choice is None:
         raise _too_long(search, job, device)
     parts = tuple(_parts(search, works, job, device, choice))
@@ -113,8 +121,7 @@ def _parts(search: Search, works: tuple[StageWork, ...], job: Job, device: Devic
             for direction, index, first, last in _directions(
                 work, job, choice.stored[s], turns=s == len(works) - 1 and work.stage.runs == 1
             ):
-                cost, at = costs[index], choice.layout
-                cycles = Cycles(float(cost.compute[at]), float(cost.sram[at]), float(cost.fabric[at]))
+                cycles = costs[index].cycles(choice.layout)
                 streamed = scalars[index] * job.number / device.off_wafer
                 # A pass has slices that are all full, or one that is not: it is counted as a part of one.
                 slices = choice.sequences / choice.slices[s]

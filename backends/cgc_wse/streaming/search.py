@@ -93,6 +93,19 @@ def between(count: int, sizes: Sequence[int], size: int) -> list[int]:
     return [one for one in list(found)[:: -(-len(found) // MOST_BETWEEN)] if one not in sizes]
 
 
+@dataclass(frozen=True, slots=True)
+class Near:
+    """What a similar device does best: sequences a pass, and of those in one layer."""
+
+    sequences: int
+    slice_: int
+
+
+def around(size: int, sizes: Sequence[int]) -> list[int]:
+    """Return a size, and those of a ladder that are no more than about twice or half as large."""
+    return [size, *(one for one in sizes if one != size and size < 2 * one < 5 * size)]
+
+
 class Search:
     """A job on a device, for all layouts at once."""
 
@@ -107,10 +120,15 @@ class Search:
         self._alone: dict[tuple[int, int], _Alone] = {}
         self._widest = max(f for work in works for f in (*work.entering, *work.kept, *work.crossing, *work.leaving, 1))
 
-    def best(self) -> Choice | None:
-        """Return the fastest choice, the first of equals; None where nothing fits."""
+    def best(self, near: Near | None = None) -> Choice | None:
+        """Return the fastest choice, the first of equals, or of those `near` one; None where nothing fits."""
         found: Choice | None = None
         sizes = cut(self._job.batch)
+        if near is not None:
+            for sequences in around(near.sequences, sizes):
+                found = self._better(found, sequences, around(min(near.slice_, sequences), cut(sequences)))
+            if found is not None:
+                return found
         for sequences in sizes:
             found = self._better(found, sequences, cut(sequences))
         if found is None:
