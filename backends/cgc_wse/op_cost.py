@@ -55,6 +55,24 @@ class Cost:
         return Cycles(compute, sram, fabric)
 
     @property
+    def compute(self) -> Floats:
+        """Cycles of cores."""
+        compute: Floats = self.parts[0]
+        return compute
+
+    @property
+    def sram(self) -> Floats:
+        """Cycles of the memories."""
+        sram: Floats = self.parts[1]
+        return sram
+
+    @property
+    def fabric(self) -> Floats:
+        """Cycles of links."""
+        fabric: Floats = self.parts[2]
+        return fabric
+
+    @property
     def total(self) -> Floats:
         """The time, all three overlapping."""
         total: Floats = self.parts.max(axis=0)
