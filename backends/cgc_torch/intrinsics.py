@@ -207,12 +207,13 @@ def inlined(
     """
     match kind:
         case "gelu" | "silu" | "relu":
-            return call(f"F.{kind}", operands[0])
+            return arranged(call(f"F.{kind}", operands[0]), types[0].names, to.names)
         case "gelu_tanh":
-            return call("F.gelu", operands[0], 'approximate="tanh"')
+            return arranged(call("F.gelu", operands[0], 'approximate="tanh"'), types[0].names, to.names)
         case "softmax" | "log_softmax":
             axis = types[0].axis(_dim_names(static, "axis")[0])
-            return call(f"F.{kind}", operands[0], f"dim={-1 if axis == len(types[0].dims) - 1 else axis}")
+            dim = f"dim={-1 if axis == len(types[0].dims) - 1 else axis}"
+            return arranged(call(f"F.{kind}", operands[0], dim), types[0].names, to.names)
         case "attend":
             return _attend(operands, types, static, to, size)
         case "rope":

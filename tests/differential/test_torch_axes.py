@@ -35,6 +35,11 @@ BODIES = {
     input x[batch, seq]
     param p[width] ~ ones()
     output y = dot(x, rope(p, along seq, over width))""",
+    "a softmax of what attention gives, read by an index": """
+    input x[seq, width, batch]
+    input i[batch, seq <= context] : id of width
+    a = attend(x, x as [seq -> past], x as [seq -> past], over width, seq -> past)
+    output y = log_softmax(a, over seq)[i over width]""",
     "a diagonal": """
     input x[batch, seq]
     param p[heads, head] ~ ones()
