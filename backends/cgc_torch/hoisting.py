@@ -108,8 +108,7 @@ class _Closed:
         """Return the nodes that the unit still needs where it is handed the tables `shared`, by index."""
         wanted = {value.name for value in self.unit.region.results}
         kept: list[int] = []
-        for index in sorted(self.flow.live, reverse=True):
-            node = self.unit.region.nodes[index]
+        for index, node in reversed(list(enumerate(self.unit.region.nodes))):
             if any(output.name in wanted for output in node.outputs):
                 kept.append(index)
                 closed = node.outputs[0].name in self.keys
