@@ -83,7 +83,9 @@ class _Closed:
         if not alone or isinstance(node.op, Repeat) or any(value.name not in self.keys for value in node.inputs):
             return
         what: Hashable = node.op
-        if isinstance(callee, Plain):
+        if isinstance(node.op, Constant):
+            what = (node.op, repr(node.op.value))  # 0.0 and -0.0 are equal, what is made of them is not
+        elif isinstance(callee, Plain):
             what = callee.unit.name
         elif callee is not None:
             what = callee

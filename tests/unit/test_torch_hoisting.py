@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from cgc.elaborate.files import elaborate_file
 from cgc.interpret import interpret
+from cgc.ir.ops import Constant
 from cgc.program import Program
 from cgc.weights import initialize, random_inputs
 
@@ -167,6 +168,24 @@ def test_what_is_made_once_anyway_stays_where_it_is() -> None:
     text = HEAD + "x = look_back(x)" + TAIL + LOOKED_BACK
     source = emit(elaborate_file(text, "m.cg").programs[0])
     assert "mask: Tensor" not in source
+
+
+def test_zeros_of_either_sign_are_two_constants() -> None:
+    block = "block NAME(x[batch, seq, width]) {\n return x + exp(1 / (ZERO * (cast(position(seq), f32) + 1)))\n}\n"
+    text = HEAD + "repeat 2 as h {\n x = below(x)\n}\nrepeat 2 as g {\n x = above(x)\n}" + TAIL
+    text += block.replace("NAME", "below").replace("ZERO", "(-0.0)") + block.replace("NAME", "above").replace(
+        "ZERO", "0.0"
+    )
+    program = elaborate_file(text, "m.cg").programs[0]
+    weights = initialize(program.graph, 0)
+    inputs = random_inputs(program.graph, {"batch": 1, "seq": 3}, seed=0)
+    with torch.no_grad():
+        found = to_torch(program, weights)(torch.from_numpy(inputs["tokens"]).long())
+    with np.errstate(divide="ignore"):
+        expected = interpret(program.graph, weights, inputs)["logits"]
+    np.testing.assert_array_equal(np.isinf(found), np.isinf(expected))
+    zeros = [node.op.value for f in program.graph.functions for node in f.body.nodes if isinstance(node.op, Constant)]
+    assert {repr(zero) for zero in zeros if zero == 0} == {"0.0", "-0.0"}
 
 
 def test_halves_of_a_model_in_16_bits_keep_their_type() -> None:
