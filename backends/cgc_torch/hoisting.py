@@ -18,7 +18,7 @@ from cgc_torch.intrinsics import rotated
 from cgc_torch.modules import Callee, Child, Inline, Layers, Layout, Loop, Member, Plain, Unit
 from cgc_torch.naming import Flow
 
-_ONES = (Constant, Position, Cast, Rename, Transpose)
+_CHEAP = (Constant, Position, Cast, Rename, Transpose)
 """Ops that cost nothing worth sharing, in any chain."""
 
 
@@ -34,11 +34,15 @@ def hoisted(layout: Layout) -> Layout:
         needs[unit.name] = own
         for index in found.left(own):
             own |= {key: table for key, table in _handed_to(unit.callees[index], needs) if key not in own}
-        if unit is layout.root:
-            # The functions that make tables may take some themselves.
-            parts = [part for table in own.values() for part in table.found.parts(table.value)]
-            own |= {key: table for _, callee in parts for key, table in _handed_to(callee, needs) if key not in own}
-    if not needs[layout.root.name]:
+    made_here, waiting = needs[layout.root.name], list(needs[layout.root.name].values())
+    while waiting:
+        # The functions that make a table may take some themselves.
+        table = waiting.pop()
+        for _, callee in table.found.parts(table.value):
+            more = {key: taken for key, taken in _handed_to(callee, needs) if key not in made_here}
+            made_here |= more
+            waiting += more.values()
+    if not made_here:
         return layout
     places = _places(layout)
     made: dict[str, Unit] = {}
@@ -92,7 +96,7 @@ class _Closed:
         operands = tuple(self.keys[value.name] for value in node.inputs)
         for place, value in enumerate(node.outputs):
             self.keys[value.name] = (what, operands, place, value.type)
-            if isinstance(node.op, _ONES) and all(operand.name in self.cheap for operand in node.inputs):
+            if isinstance(node.op, _CHEAP) and all(operand.name in self.cheap for operand in node.inputs):
                 self.cheap.add(value.name)
 
     def _used(self) -> list[tuple[Hashable, Value]]:

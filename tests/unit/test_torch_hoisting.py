@@ -58,7 +58,11 @@ block look_back(x[batch, seq, width]) {
 }
 
 block faded(far[past]) {
-    return far * exp(-0.1 * cast(position(past), f32))
+    return far * slower(cast(position(past), f32))
+}
+
+block slower(far[past]) {
+    return exp(-0.1 * far) * exp(-0.2 * cast(position(past), f32))
 }
 """
 STEPPED = """
@@ -90,7 +94,7 @@ MADE_ONCE = {
     "two bases": {"cos": 2, "sin": 2, "pow": 2},
     "loops in loops": {"cos": 2, "sin": 2, "pow": 2},
     "biases of distances": {"pow": 2, "le": 1},
-    "masks, and functions of tables": {"exp": 1, "le": 1},
+    "masks, and functions of tables": {"exp": 2, "le": 1},
     "blocks without weights, twice": {"cos": 1, "sin": 1, "exp": 1},
     "part of each head": {"cos": 1, "sin": 1, "pow": 1},
 }
