@@ -426,9 +426,10 @@ class _Writer:
                     for (x, type), value in zip(kept, node.inputs[: op.args], strict=True)
                 ]
             xs, types = [x for x, _ in kept], [type for _, type in kept]
-            to = formed(node.output.type, form)
+            to = formed(node.outputs[0].type, form)
             if isinstance(callee, Inline):
-                return intrinsic(callee.kind, dict(callee.static), xs, types, to, self._sizes.dim)
+                sizes = self._sizes
+                return intrinsic(callee.kind, dict(callee.static), xs, types, to, sizes.dim, sizes.device)
             return callee.builtin.applied(f"self.{callee.attribute}", xs[0], types[0], to, self._sizes.dim)
         passed = node.inputs if isinstance(callee, Plain) else node.inputs[: op.args]
         operands = [self._tensor(value) for value in passed]

@@ -19,13 +19,14 @@ from cgc.program import Program
 from cgc.version import VERSION
 from cgc_torch.body import Body, Decoding, Line, body
 from cgc_torch.formatting import docstring, plain, statement
+from cgc_torch.hoisting import hoisted
 from cgc_torch.modules import Callee, Child, Inline, Loop, Plain, Unit, plan
 from cgc_torch.names import identifier
 from cgc_torch.sizes import ConfigFields
 
 TOKENS, PAST = "seq", "past"
 _GIVEN = {TOKENS: "cache.new", PAST: "cache.past"}
-_RESERVED = frozenset({"cache", "module", "Cache", "rope", "decode"})
+_RESERVED = frozenset({"cache", "module", "Cache", "rope", "rope_tables", "decode"})
 
 _CACHE = '''
 class Cache:
@@ -78,19 +79,18 @@ class Cache:
         return every <= self.new_positions()[:, None]
 '''
 
-_ROPE = '''
-def rope(x: Tensor, dim: int, base: float, start: int = 0) -> Tensor:
-    """Turn the two halves of the last axis against each other, by angles that grow with
-    the position along dim, the first of which is start (Su et al. 2021).
+_ROPE_TABLES = '''
+def rope_tables(
+    positions: int, head: int, base: float, device: torch.device, start: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return the cosines, and the sines with their signs, of the angles for `rope`
+    [positions, head], the first of which are those of position start.
     """
-    head = x.shape[-1]
-    pairs = torch.arange(head // 2, device=x.device)
-    positions = torch.arange(start, start + x.shape[dim], device=x.device).float()
-    angle = torch.outer(positions, 1.0 / torch.pow(base, (2 * pairs).float() / head))
-    angle = angle.reshape(len(positions), *[1] * (x.dim() - dim - 2), head // 2)
-    first, second = x.chunk(2, dim=-1)
+    pairs = torch.arange(head // 2, device=device)
+    places = torch.arange(start, start + positions, device=device).float()
+    angle = torch.outer(places, 1.0 / torch.pow(base, (2 * pairs).float() / head))
     cos, sin = torch.cos(angle), torch.sin(angle)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 '''
 
 
@@ -117,7 +117,7 @@ class _Function:
 class _Emitter:
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._layout = plan(program)
+        self._layout = hoisted(plan(program))
         self._fields = ConfigFields(program.graph, dict(program.arguments))
         self._names: dict[str, str] = {}
         self._made: list[_Function] = []
@@ -146,8 +146,9 @@ class _Emitter:
                 del self._names[unit.name]
         parts = [self._function(made) for made in self._made]
         text = "\n\n\n".join("\n".join(part) for part in parts) + "\n"
-        helpers = _CACHE.strip() + "\n\n\n" + (_ROPE.strip() + "\n\n\n" if re.search(r"\brope\(", text) else "")
-        return self._header(helpers + text) + "\n\n" + helpers + text
+        helpers = [_CACHE, _ROPE_TABLES] if re.search(r"\brope_tables\(", text) else [_CACHE]
+        text = "\n\n\n".join([*(helper.strip() for helper in helpers), text])
+        return self._header(text) + "\n\n" + text
 
     def _header(self, text: str) -> str:
         program = self._program
@@ -164,6 +165,7 @@ class _Emitter:
         lines += ["", *(["import math"] if re.search(r"\bmath\.", text) else [])]
         lines += ["from typing import cast"] if re.search(r"\bcast\(", text) else []
         names = [unit.name for unit in self._layout.units if re.search(rf"\b{unit.name}\b", text)]
+        names += ["rope"] if re.search(r"\brope\(", text) else []
         lines += ["", "import torch", "from torch import Tensor"]
         lines += ["from torch.nn import functional as F"] if re.search(r"\bF\.", text) else []
         lines += ["", f"from model import {', '.join(sorted(names))}"]
@@ -313,8 +315,8 @@ def _callee(callee: Callee | None, changed: Mapping[str, Unit]) -> Callee | None
     match callee:
         case Inline(kind="attend", static=static) if _along(static, "query"):
             return Inline("attend", (*static, ("mask", "cache.mask()")))
-        case Inline(kind="rope", static=static) if _along(static, "positions"):
-            return Inline("rope", (*static, ("start", "cache.past")))
+        case Inline(kind="rope_tables", static=static) if _along(static, "positions"):
+            return Inline("rope_tables", (*static, ("start", "cache.past")))
         case Child(unit=unit) | Plain(unit=unit) | Loop(unit=unit):
             return replace(callee, unit=changed[unit.name])
         case _:

@@ -22,7 +22,7 @@ def forms(unit: Unit, flow: Flow, stored: set[str]) -> dict[str, Groups]:
         if index in flow.live and isinstance(node.op, Binary | Where):
             kept.update(_broadcast_forms(flow, node, stored))
         callee = flow.callee(node)
-        if not isinstance(callee, Inline) or not isinstance(node.op, Call):
+        if not isinstance(callee, Inline) or not isinstance(node.op, Call) or len(node.outputs) != 1:
             continue
         types = [value.type for value in node.inputs]
         orders = wanted_orders(callee.kind, dict(callee.static), types)

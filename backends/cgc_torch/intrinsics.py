@@ -24,9 +24,10 @@ Groups: TypeAlias = tuple[tuple[int, ...], ...]
 
 BuiltinKind: TypeAlias = Literal["linear", "layer_norm", "rms_norm"]
 InlineKind: TypeAlias = Literal[
-    "softmax", "log_softmax", "gelu", "gelu_tanh", "silu", "relu", "attend", "rope", "extended", "new_positions"
-]
-"""Blocks of the library that are expressions, and the two that a cache answers (`cached`)."""
+    "softmax", "log_softmax", "gelu", "gelu_tanh", "silu", "relu", "attend", "rope", "rope_tables", "extended",
+    "new_positions",
+]  # fmt: skip
+"""Blocks of the library that are expressions, the tables of one (`hoisting`), and what a cache answers (`cached`)."""
 
 _BUILTINS: dict[tuple[str, str], BuiltinKind] = {
     ("std/nn", "linear"): "linear",
@@ -193,6 +194,12 @@ def _fits(kind: InlineKind, static: dict[str, Static], function: Function) -> bo
     return True
 
 
+def rotated(static: dict[str, Static], x: TensorType) -> tuple[Dim, Dim]:
+    """Return the dimensions of `x` that rotary positions count along, and that they turn."""
+    (positions,), (head,) = _dim_names(static, "positions"), _dim_names(static, "head")
+    return x.dim(positions), x.dim(head)
+
+
 def inlined(
     kind: InlineKind,
     static: dict[str, Static],
@@ -200,10 +207,11 @@ def inlined(
     types: Sequence[TensorType],
     to: TensorType,
     size: DimText,
+    device: Callable[[], str],
 ) -> Expr:
     """Return the call of `torch.nn.functional` for a block that `inline` recognised.
 
-    `to` is the result's type; `size` writes the size of a dimension.
+    `to` is the (first) result's type; `size` writes the size of a dimension, `device` where to make a tensor.
     """
     match kind:
         case "gelu" | "silu" | "relu":
@@ -217,14 +225,18 @@ def inlined(
         case "attend":
             return _attend(operands, types, static, to, size)
         case "rope":
-            base = static["base"]
-            assert isinstance(base, int | float), "recognised by `inline`"
-            head = _dim_names(static, "head")
-            order = [*(name for name in types[0].names if name not in head), *head]
-            axis = order.index(_dim_names(static, "positions")[0])
-            start = f"start={static['start']}" if "start" in static else ""
-            y = call("rope", arranged(operands[0], types[0].names, order), f"dim={axis}, base={float(base)!r}", start)
+            positions, head = rotated(static, types[0])
+            order = [*(name for name in types[0].names if name != head.name), head.name]
+            x = arranged(operands[0], types[0].names, order)
+            y = call("rope", x, *operands[1:], f"dim={order.index(positions.name)}")
             return arranged(y, order, to.names)
+        case "rope_tables":
+            base, (positions, head) = static["base"], to.dims
+            assert isinstance(base, int | float), "recognised by `inline`"
+            start = f"start={static['start']}" if "start" in static else ""
+            return call(
+                "rope_tables", size(positions), size(head), f"base={float(base)!r}", start, f"device={device()}"
+            )
         case "extended":
             old, new = _dim_names(static, "dim")
             x = arranged(operands[0], types[0].names, [old if name == new else name for name in to.names])

@@ -175,8 +175,8 @@ class _Planner:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._functions: dict[str, Function] = {function.name: function for function in graph.functions}
-        helpers = {f.block for f in graph.functions if f.library == "std/positions" and f.block == "rope"}
-        self._names = Namespace(MODULE_NAMES | helpers)
+        rotary = any(f.library == "std/positions" and f.block == "rope" for f in graph.functions)
+        self._names = Namespace(MODULE_NAMES | ({"rope", "rope_tables"} if rotary else set()))
         self._units: list[Unit] = []
         self._known: dict[tuple[str, tuple[Init, ...]], Unit] = {}
 

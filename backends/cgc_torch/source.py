@@ -14,6 +14,7 @@ from cgc_torch.activated import ACTIVATIONS, activated_linear, function_name
 from cgc_torch.body import Body, body
 from cgc_torch.expressions import TORCH_DTYPES, Expr, call, number
 from cgc_torch.formatting import docstring, plain, statement
+from cgc_torch.hoisting import hoisted
 from cgc_torch.language_model import language_model
 from cgc_torch.loss import LINEAR_CROSS_ENTROPY, TARGETS
 from cgc_torch.modules import Child, Inline, Layers, Layout, Leaf, Owned, Unit, plan
@@ -36,18 +37,27 @@ def truncated_normal_(tensor: Tensor, std: float) -> None:
 '''
 
 _ROPE = '''
-def rope(x: Tensor, dim: int, base: float) -> Tensor:
-    """Turn the two halves of the last axis against each other, by angles that grow with
-    the position along dim (rotary positions, Su et al. 2021, arXiv 2104.09864).
+def rope_tables(
+    positions: int, head: int, base: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the cosines, and the sines with their signs, of the angles for `rope`
+    [positions, head]: they grow with the position, more slowly from pair to pair.
     """
-    head = x.shape[-1]
-    pairs = torch.arange(head // 2, device=x.device)
-    positions = torch.arange(x.shape[dim], device=x.device).float()
-    angle = torch.outer(positions, 1.0 / torch.pow(base, (2 * pairs).float() / head))
-    angle = angle.reshape(len(positions), *[1] * (x.dim() - dim - 2), head // 2)
-    first, second = x.chunk(2, dim=-1)
+    pairs = torch.arange(head // 2, device=device)
+    places = torch.arange(positions, device=device).float()
+    angle = torch.outer(places, 1.0 / torch.pow(base, (2 * pairs).float() / head))
     cos, sin = torch.cos(angle), torch.sin(angle)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def rope(x: Tensor, cos: Tensor, sin: Tensor, dim: int) -> Tensor:
+    """Turn the two halves of the last axis against each other, by the angles of the
+    positions along dim (rotary positions, Su et al. 2021, arXiv 2104.09864).
+    """
+    shape = (x.shape[dim], *[1] * (x.dim() - dim - 2), x.shape[-1])
+    first, second = x.chunk(2, dim=-1)
+    swapped = torch.cat((second, first), dim=-1)
+    return (x * cos.reshape(shape) + swapped * sin.reshape(shape)).type_as(x)
 '''
 
 
@@ -56,11 +66,11 @@ def emit(program: Program) -> str:
 
     The model's class is the one `model_class` names; its `forward` takes the graph's inputs in order, or by name.
     """
-    layout = plan(program)
+    layout = hoisted(plan(program))
     fields = ConfigFields(program.graph, dict(program.arguments))
     inline = {c.kind for unit in layout.units for c in unit.callees if isinstance(c, Inline)}
     own = [unit.name for unit in layout.units if not unit.is_class]
-    functions = frozenset([*own, *({"rope"} & inline), *map(function_name, ACTIVATIONS)])
+    functions = frozenset([*own, *({"rope", "rope_tables"} & inline), *map(function_name, ACTIVATIONS)])
     has_loss = language_model(program) is not None
     bodies: dict[str, Body] = {}
     configured: set[str] = set()

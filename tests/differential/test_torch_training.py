@@ -21,7 +21,7 @@ from cgc.driver import load_program
 from cgc.interpret import interpret
 from cgc.training import gradient_graph
 from cgc.weights import initialize
-from tests.unit.emitted_projects import run, small_project
+from tests.unit.emitted_projects import TEXT, run, small_project, write_project
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HEADER = "from typing import Any\nimport torch\nfrom torch import Tensor\nfrom torch.nn import functional as F\n"
@@ -249,6 +249,35 @@ def test_two_ranks_with_fsdp_train_as_one(project: Path, alone: list[float]) -> 
 )
 def test_ranks_train_as_one(ranks: int, how: list[str], project: Path, alone: list[float]) -> None:
     _same_on(ranks, how, project, alone)
+
+
+ROTARY = """use std/llama
+
+model small = llama(vocab=256, context=16, layers=2, width=32, heads=4, kv_heads=2, ffn=48)
+
+train {
+    steps     = 6 steps
+    batch     = 8 sequences
+    lr        = 1e-2
+    precision = bf16
+}
+"""
+
+
+@pytest.mark.slow
+def test_tables_of_positions_go_with_every_way_of_training(tmp_path: Path) -> None:
+    """In bf16, where the machine has it: FSDP has no autocast that would bring q, k and v to one type."""
+    folder = write_project(tmp_path, ROTARY)
+    (folder / "input.txt").write_text(TEXT)
+    assert run(folder, "data.py", "input.txt").returncode == 0
+    ways = [["--recompute"], ["--parallel", "ddp"], ["--parallel", "fsdp"], ["--parallel", "fsdp", "--recompute"]]
+    found = []
+    for number, how in enumerate([[], *ways]):
+        done = run(folder, "train.py", "--out", str(number), *how, ranks=2 if "--parallel" in how else 1)
+        assert done.returncode == 0, done.stderr
+        found.append(losses(folder, str(number)))
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-2)
 
 
 @pytest.mark.slow

@@ -159,6 +159,31 @@ def test_an_interrupted_run_says_how_it_goes_on(project: Path) -> None:
     assert (process.returncode, said) == (1, "train.py: interrupted; start it again to go on\n")
 
 
+CLAIMED = """
+import pathlib, sys, checkpoint
+held = checkpoint.claim(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_runs_do_not_share_a_folder(project: Path, whole: Path, tmp_path: Path) -> None:
+    """The second one says who is there, and touches nothing; the first one's death, of any kind, lets go."""
+    shutil.copytree(whole, tmp_path / "out")
+    half = tmp_path / "out" / ".step_00000041.partial"
+    half.mkdir()
+    command = [sys.executable, "-c", CLAIMED, str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=project, env=environment(), stdin=PIPE, stdout=PIPE, text=True) as first:
+        assert first.stdout is not None and first.stdout.readline() == "held\n"
+        said = _fails(project, tmp_path / "out")
+        assert f"process {first.pid} on " in said and said.count("\n") == 1
+        assert half.exists(), "it may be what the first one is writing"
+        first.kill()
+    done = run(project, "train.py", "--out", str(tmp_path / "out"))
+    assert (done.returncode, done.stderr) == (0, "") and "from step 40" in done.stdout
+    assert not half.exists()
+
+
 def test_too_little_for_validation_is_said_before_training(project: Path, tmp_path: Path) -> None:
     (tmp_path / "little.txt").write_text("a" * 150)
     assert run(project, "data.py", str(tmp_path / "little.txt"), "--out", str(tmp_path / "data")).returncode == 0

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -253,6 +253,84 @@ def test_lm_eval_runs_local_tasks_offline(project: Path, tmp_path: Path, monkeyp
     size = sum(len(str(question["question"])) for question in QUESTIONS)
     assert found["whole"]["bits_per_byte,none"] == pytest.approx(-total / size / 0.6931471805599453, rel=1e-4)
     assert "exact_match,none" in found["next"]
+
+
+@pytest.fixture
+def evaluate(project: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`evaluate.py` over what it takes from lm-eval, which need not be installed."""
+    parts = {
+        "lm_eval": {"simple_evaluate": lambda **_: {"results": {}}},
+        "lm_eval.api": {},
+        "lm_eval.api.instance": {"Instance": SimpleNamespace},
+        "lm_eval.api.model": {"LM": type("LM", (), {})},
+        "lm_eval.tasks": {"TaskManager": lambda include_path: include_path},
+    }
+    for name, members in parts.items():
+        module = ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    return load("evaluate")
+
+
+def _adapter(evaluate: ModuleType) -> Any:
+    model = load("weights").load_model(Path("model.safetensors"))
+    return evaluate.Adapter(model, load("tokenizer").Bytes(), 4)
+
+
+def test_settings_of_a_task_are_those_of_sampling(evaluate: ModuleType) -> None:
+    """A top k of 0 is none; without `do_sample` the likeliest is taken, whatever else is said."""
+    adapter = _adapter(evaluate)
+
+    def said(**settings: Any) -> str:
+        request = SimpleNamespace(args=("abc", {"max_gen_toks": 8, **settings}))
+        (text,) = adapter.generate_until([request])
+        return str(text)
+
+    warm = said(do_sample=True)
+    assert said(do_sample=True, top_k=0) == said(do_sample=True, top_k=None) == warm
+    likeliest = said()
+    assert said(do_sample=True, top_k=1) == said(top_k=0, temperature=3.0) == likeliest != warm
+    assert bytes(greedy(adapter._model, list(b"abc"), 8)).decode(errors="replace") == likeliest
+    end = next(letter for letter in likeliest if letter.isascii())
+    assert said(until=end) == said(until=["none of it", end]) == likeliest[: likeliest.index(end)]
+
+
+def test_tokens_that_the_model_does_not_know_are_said(evaluate: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "VOCAB", 100)
+    adapter = _adapter(evaluate)
+    for ask in (
+        lambda: adapter.loglikelihood([SimpleNamespace(args=("abc", "xyz"))]),
+        lambda: adapter.loglikelihood_rolling([SimpleNamespace(args=("xyz",))]),
+        lambda: adapter.generate_until([SimpleNamespace(args=("xyz", {}))]),
+    ):
+        with pytest.raises(load("weights").WeightsError, match="does not know all tokens of 'xyz'"):
+            ask()
+    adapter.loglikelihood([SimpleNamespace(args=("abc", "abc"))])
+
+
+def test_what_evaluation_lacks_is_said(
+    evaluate: ModuleType, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *words, "--weights", "model.safetensors"])
+        evaluate.main()
+
+    with pytest.raises(SystemExit) as caught:
+        run("nowhere.yaml")
+    assert caught.value.code == 2 and "there is no nowhere.yaml" in capsys.readouterr().err
+    run("a_name", "-o", str(project / "none.json"))
+    assert json.loads((project / "none.json").read_text()) == {}
+
+    def unknown(**settings: Any) -> None:
+        raise ValueError(f"no task {settings['tasks'][0]}")
+
+    monkeypatch.setattr(evaluate, "simple_evaluate", unknown)
+    with pytest.raises(SystemExit, match=r"^evaluate.py: no task a_name$"):
+        run("a_name")
+    monkeypatch.delitem(sys.modules, "evaluate")
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(SystemExit, match="pip install lm-eval"):
+        load("evaluate")
 
 
 def test_source_is_clean(folder: Path) -> None:
