@@ -37,7 +37,7 @@ BODIES = {
     output y = dot(x, rope(p, along seq, over width))""",
     "a softmax of what attention gives, read by an index": """
     input x[seq, width, batch]
-    input i[batch, seq <= context] : id of width
+    input i[batch, seq] : id of width
     a = attend(x, x as [seq -> past], x as [seq -> past], over width, seq -> past)
     output y = log_softmax(a, over seq)[i over width]""",
     "a diagonal": """
