@@ -94,12 +94,14 @@ def test_a_problem() -> None:
         ("conv[1] W", "what is this", "CG0620", 13),
         ("(* Conn", "(* Conn (", "", 0),
         ("ivity *)", "ivity", "CG0620", 18),
+        (", shape:[4][4][8]", " ,shape : [ 4 ][4]  [8] ", "", 0),
+        ("\n", "\r\n", "", 0),
     ],
 )
 def test_faults_of_problems(old: str, new: str, code: str, line: int) -> None:
     assert old in TEXT
     if not code:
-        assert parse_kgraph(TEXT.replace(old, new, 1), "p").engine == problem().engine
+        assert parse_kgraph(TEXT.replace(old, new), "p").engine == problem().engine
         return
     found = codes(TEXT.replace(old, new, 1))
     assert (code, line) in found, found
@@ -229,7 +231,9 @@ def test_realized_kernels_are_at_their_fastest() -> None:
 def test_the_baseline_is_legal() -> None:
     contest = problem()
     bounder = Bounder(contest.engine)
-    time, spots = shelves(contest.engine, start_times(bounder.time()), bounder.hopeless)
+    found = shelves(contest.engine, start_times(bounder.time()), bounder.hopeless)
+    assert found is not None
+    time, spots = found
     placed = realized(contest, spots)
     text = solution_text(contest, placed)
     assert not illegal(contest, parse_solution(contest, text, "s"), text, "s").any
