@@ -14,7 +14,7 @@ from cgc_wse.place.contest_kernels import performance
 from cgc_wse.place.exact import available, improve
 from cgc_wse.place.geometry import Rectangle
 from cgc_wse.place.kgraph import Contest
-from cgc_wse.place.search import RUNS, Limits, NothingFound, search, spots_of
+from cgc_wse.place.search import PROVED, RUNS, Limits, NothingFound, search, spots_of
 from cgc_wse.place.shelf import shelves
 from cgc_wse.place.solution import PlacedKernel, Scored, area_of, score
 from cgc_wse.place.starts import far, start_times
@@ -22,6 +22,9 @@ from cgc_wse.place.tree import Spot
 
 FIRST_ROUNDS = 4
 """Rounds of annealing before the exact solver."""
+
+SHELF_SHARE = 0.2
+"""The part of a time limit that the baseline may take before the search."""
 
 CLOSING = 1.0, 0.04
 """Kept of a time limit for writing the solution: seconds, and a part of it."""
@@ -54,15 +57,18 @@ def solve(
     began = time.monotonic()
     bounder = Bounder(contest.engine)
     bounds = bounder.bounds()
-    baseline = _baseline(contest, bounder, bounds)
+    # The limit is on the whole process, which has been starting up before this.
+    deadline = None if time_limit is None else began - _age() + max(time_limit * (1 - CLOSING[1]) - CLOSING[0], 0.0)
+    limits = Limits(seed, workers=_workers(), deadline=deadline)
+    now = time.monotonic()
+    share = SHELF_SHARE if method != "shelf" else 1.0
+    baseline = _baseline(contest, bounder, bounds, None if deadline is None else now + share * (deadline - now))
     if method == "shelf":
         if baseline is None:
             raise NothingFound("no shelves hold all kernels at any time")
         found = baseline
     else:
-        # The limit is on the whole process, which has been starting up before this.
-        deadline = None if time_limit is None else began - _age() + max(time_limit * (1 - CLOSING[1]) - CLOSING[0], 0.0)
-        found = _searched(contest, bounds, baseline, Limits(seed, workers=_workers(), deadline=deadline), method, report)
+        found = _searched(contest, bounds, baseline, limits, method, report)
     areas = tuple(
         area_of(performance(kernel.convs, one.execution), one)
         for kernel, one in zip(contest.kernels, found.placed, strict=True)
@@ -88,14 +94,17 @@ def _placed(contest: Contest, spots: list[Spot], ticks: int, steps: int = 0, cut
     return _Placed(spots, ticks, placed, score(contest, placed), steps, cut)
 
 
-def _baseline(contest: Contest, bounder: Bounder, bounds: Bounds) -> _Placed | None:
+def _baseline(contest: Contest, bounder: Bounder, bounds: Bounds, deadline: float | None) -> _Placed | None:
     """Return the kernels on shelves, None where no shelves hold them."""
+    cut, limits = False, Limits(deadline=deadline)
 
     def hopeless(ticks: int, cost: float) -> bool:
-        return far(bounds.time, ticks) or bounder.hopeless(ticks, cost)
+        nonlocal cut
+        cut = not limits.left()
+        return cut or far(bounds.time, ticks) or bounder.hopeless(ticks, cost)
 
     found = shelves(contest.engine, start_times(bounds.time), hopeless)
-    return None if found is None else _placed(contest, found[1], found[0])
+    return None if found is None else _placed(contest, found[1], found[0], cut="the time limit" if cut else "")
 
 
 def _searched(
@@ -115,6 +124,9 @@ def _searched(
     problem = contest.engine
     if method == "cpsat":
         available()
+    if baseline is not None and baseline.scored.score <= bounds.score * (1 + PROVED):
+        return replace(baseline, cut="")
+    if method == "cpsat":
         limits = replace(limits, rounds=FIRST_ROUNDS)
     try:
         found = search(problem, limits, report, bounds)
