@@ -125,7 +125,7 @@ def _searched(
     if method == "cpsat":
         available()
     if baseline is not None and baseline.scored.score <= bounds.score * (1 + PROVED):
-        return replace(baseline, cut="")
+        return baseline
     if method == "cpsat":
         limits = replace(limits, rounds=FIRST_ROUNDS)
     try:
@@ -139,8 +139,10 @@ def _searched(
         if baseline is None:
             raise
         best = replace(baseline, cut="an interrupt")
-    if baseline is not None and baseline.scored.score < best.scored.score:
-        best = replace(baseline, steps=best.steps, cut=best.cut)
+    if baseline is not None:
+        # Where the clock cut the baseline, it may have decided which of the two is better.
+        cut = best.cut or baseline.cut
+        best = replace(baseline if baseline.scored.score < best.scored.score else best, steps=best.steps, cut=cut)
     if method == "cpsat" and not best.cut:
         report(PlaceProgress("cp-sat", 0, 1, best.scored.score, bounds.score))
         seconds = None if limits.deadline is None else limits.deadline - time.monotonic()
