@@ -134,20 +134,21 @@ def _searched(
     except NothingFound:
         if baseline is None:
             raise
-        best = baseline
+        best = replace(baseline, cut="")
     except KeyboardInterrupt:
         if baseline is None:
             raise
         best = replace(baseline, cut="an interrupt")
+    stopped = best.cut
     if baseline is not None:
         # Where the clock cut the baseline, it may have decided which of the two is better.
-        cut = best.cut or baseline.cut
+        cut = stopped or baseline.cut
         best = replace(baseline if baseline.scored.score < best.scored.score else best, steps=best.steps, cut=cut)
-    if method == "cpsat" and not best.cut:
+    if method == "cpsat" and not stopped:
         report(PlaceProgress("cp-sat", 0, 1, best.scored.score, bounds.score))
         seconds = None if limits.deadline is None else limits.deadline - time.monotonic()
         exact = improve(problem, best.spots, best.ticks, bounds, limits.seed, seconds)
-        cut = "the time limit" if exact.cut else ""
+        cut = "the time limit" if exact.cut else best.cut
         better = _placed(contest, exact.spots, exact.time, best.steps, cut)
         best = better if better.scored.score <= best.scored.score else replace(best, cut=cut)
     return best
