@@ -6,13 +6,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
 from cgc_wse.partition.analytic import estimate
+from cgc_wse.partition.flat import flatten, random_arrays
 from cgc_wse.partition.program import Load
 from wafer_programs import Prepared, cores, gpt2, llama, prepared
+
+from cgc.passes.adamw import FIRST, SECOND
 
 TOLERANCE = 1e-4
 SHAPES = [(1, 1), (2, 2), (4, 4), (3, 5), (8, 2), (1, 7)]
@@ -56,6 +60,20 @@ def test_a_slow_west_edge_is_counted(shape: tuple[int, int]) -> None:
     assert len(loads) > 3
     # What was asked for first is there first.
     assert [run.ended[index] for index in loads] == sorted(run.ended[index] for index in loads)
+
+
+@pytest.mark.parametrize("seed", [0, 5, 5005])
+def test_random_moments_are_those_of_some_gradients(seed: int) -> None:
+    """A mean that is much larger than the root of the mean square turns rounding into steps that differ."""
+    program = gpt2(layers=1)
+    flat = flatten(program, "train", 2, 4)
+    _, _, inputs = random_arrays(flat, program, seed)
+    seconds = [name for name in inputs if name.startswith(SECOND)]
+    assert seconds
+    for name in seconds:
+        mean = inputs[FIRST + name.removeprefix(SECOND)]
+        assert mean.any()
+        assert (np.abs(mean) <= np.sqrt(inputs[name]) * 1.00001).all()
 
 
 def shown(shape: tuple[int, int]) -> str:
