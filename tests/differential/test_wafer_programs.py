@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
 from cgc_wse.partition.analytic import estimate
+from cgc_wse.partition.flat import flatten, random_arrays
+from cgc_wse.partition.program import Load
 from wafer_programs import Prepared, cores, gpt2, llama, prepared
+
+from cgc.passes.adamw import FIRST, SECOND
 
 TOLERANCE = 1e-4
 SHAPES = [(1, 1), (2, 2), (4, 4), (3, 5), (8, 2), (1, 7)]
@@ -40,6 +46,34 @@ def check(name: str, mode: str, how: str, shape: tuple[int, int]) -> Prepared:
 @pytest.mark.parametrize(("name", "mode", "how", "shape"), FAST)
 def test_partitioned_equals_reference(name: str, mode: str, how: str, shape: tuple[int, int]) -> None:
     check(name, mode, how, shape)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2, 4)])
+def test_a_slow_west_edge_is_counted(shape: tuple[int, int]) -> None:
+    """Where the link off the wafer is faster than the links of a row, those set the time, in the formulas as well."""
+    device = replace(cores(*shape), off_wafer=1.5e11, link=3.0)
+    found = prepared(gpt2(layers=1), "decode", "streaming", device)
+    run, difference = found.ran()
+    assert difference < TOLERANCE
+    assert estimate(found.program).cycles == pytest.approx(run.cycles, rel=0.06)
+    loads = [index for index, step in enumerate(found.program.steps) if isinstance(step, Load)]
+    assert len(loads) > 3
+    # What was asked for first is there first.
+    assert [run.ended[index] for index in loads] == sorted(run.ended[index] for index in loads)
+
+
+@pytest.mark.parametrize("seed", [0, 5, 5005])
+def test_random_moments_are_those_of_some_gradients(seed: int) -> None:
+    """A mean that is much larger than the root of the mean square turns rounding into steps that differ."""
+    program = gpt2(layers=1)
+    flat = flatten(program, "train", 2, 4)
+    _, _, inputs = random_arrays(flat, program, seed)
+    seconds = [name for name in inputs if name.startswith(SECOND)]
+    assert seconds
+    for name in seconds:
+        mean = inputs[FIRST + name.removeprefix(SECOND)]
+        assert mean.any()
+        assert (np.abs(mean) <= np.sqrt(inputs[name]) * 1.00001).all()
 
 
 def shown(shape: tuple[int, int]) -> str:

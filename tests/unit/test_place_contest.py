@@ -6,10 +6,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from cgc_wse.place.bound import Bounder
-from cgc_wse.place.contest import realized
+from cgc_wse.place.bound import LONGEST, Bounder
+from cgc_wse.place.contest import Solved, realized, solve
 from cgc_wse.place.contest_kernels import ContestKernel, Conv, Execution, convs_of, performance
+from cgc_wse.place.exact import improve
 from cgc_wse.place.kgraph import Contest, parse_kgraph
+from cgc_wse.place.search import NothingFound
 from cgc_wse.place.shelf import shelves
 from cgc_wse.place.solution import illegal, parse_solution, score, solution_text
 from cgc_wse.place.starts import start_times
@@ -94,12 +96,14 @@ def test_a_problem() -> None:
         ("conv[1] W", "what is this", "CG0620", 13),
         ("(* Conn", "(* Conn (", "", 0),
         ("ivity *)", "ivity", "CG0620", 18),
+        (", shape:[4][4][8]", " ,shape : [ 4 ][4]  [8] ", "", 0),
+        ("\n", "\r\n", "", 0),
     ],
 )
 def test_faults_of_problems(old: str, new: str, code: str, line: int) -> None:
     assert old in TEXT
     if not code:
-        assert parse_kgraph(TEXT.replace(old, new, 1), "p").engine == problem().engine
+        assert parse_kgraph(TEXT.replace(old, new), "p").engine == problem().engine
         return
     found = codes(TEXT.replace(old, new, 1))
     assert (code, line) in found, found
@@ -229,11 +233,61 @@ def test_realized_kernels_are_at_their_fastest() -> None:
 def test_the_baseline_is_legal() -> None:
     contest = problem()
     bounder = Bounder(contest.engine)
-    time, spots = shelves(contest.engine, start_times(bounder.time()), bounder.hopeless)
+    found = shelves(contest.engine, start_times(bounder.time()), bounder.hopeless)
+    assert found is not None
+    time, spots = found
     placed = realized(contest, spots)
     text = solution_text(contest, placed)
     assert not illegal(contest, parse_solution(contest, text, "s"), text, "s").any
     assert score(contest, placed).time * contest.ticks <= time
+
+
+def solved(contest: Contest, method: str = "search") -> Solved:
+    return solve(contest, method=method, seed=0, time_limit=None, report=lambda _: None)
+
+
+@pytest.mark.parametrize("error", [NothingFound(), KeyboardInterrupt()])
+def test_where_the_search_has_nothing_the_baseline_stays(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cgc_wse.place.contest.search", nothing)
+    found, baseline = solved(problem()), solved(problem(), "shelf")
+    assert found.placed == baseline.placed
+    assert found.cut == ("an interrupt" if isinstance(error, KeyboardInterrupt) else "")
+
+
+def test_no_worse_than_the_baseline() -> None:
+    """On this strip the search alone ends with wires a little longer than those of the shelves."""
+    head = TEXT.partition("(* N")[0].replace("width=60", "width=7").replace("height=50", "height=100")
+    head = head.replace("wdeltat=2", "wdeltat=1000").replace("=3.5", "=1").replace("=2000", "=24576")
+    kernels = "cblock[1] f=28 h=2 w=2 name='a'\ncblock[2] f=4 h=2 w=2 name='b'\n"
+    kernels += "conv[3] W=4 H=3 R=1 S=1 C=1234 K=50 T=2 name='c'\n"
+    contest = parse_kgraph(head + kernels + "cblock[1]:y -> cblock[2]:x\ncblock[2]:y -> conv[3]:x\n", "strip")
+    assert solved(contest).scored.score <= solved(contest, "shelf").scored.score
+
+
+def test_what_no_shelves_hold_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgc_wse.place.contest.shelves", lambda *_: None)
+    with pytest.raises(NothingFound, match="no shelves"):
+        solved(problem(), "shelf")
+
+
+def test_times_go_on_where_nothing_fits_near_the_bound() -> None:
+    assert start_times(3)[0] == 3
+    assert start_times(3)[-1] == LONGEST
+    assert len(start_times(1 << 40)) < 300
+
+
+def test_weights_of_zero_leave_the_exact_solver_with_nothing_to_do() -> None:
+    pytest.importorskip("ortools")
+    text = TEXT.replace("wdeltat=2", "wdeltat=0").replace("wlength=3.5", "wlength=0")
+    contest = parse_kgraph(text, "toy")
+    assert solved(contest, "cpsat").scored.score == 0
+    baseline = solved(contest, "shelf")
+    spots = [(area.x, area.y, area.width, area.height) for area in baseline.areas]
+    exact = improve(contest.engine, spots, LONGEST, baseline.bounds, 0, 5.0)
+    assert len(exact.spots) == 3
 
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "ispd2020"

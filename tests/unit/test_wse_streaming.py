@@ -15,7 +15,7 @@ from cgc_wse.mode import workload_of
 from cgc_wse.schedule import schedule, visits
 from cgc_wse.streaming.andromeda import RUNS, VARIANTS, Variant, published_flops, relative, utilization
 from cgc_wse.streaming.layout import Wafer, layouts
-from cgc_wse.streaming.search import LADDER, cut
+from cgc_wse.streaming.search import LADDER, MOST_BETWEEN, between, cut
 from cgc_wse.streaming.work import (
     StageWork,
     TokenProduct,
@@ -322,3 +322,20 @@ def test_a_loop_at_the_end_makes_again_what_it_did_not_store() -> None:
     assert {sweep.direction for sweep in deeper.sweeps} == {"forward", "again", "backward"}
     stored, _ = planned(program_of(text), wafer, run="streaming")
     assert stored.seconds < deeper.seconds
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 60, 997, 4096, 99_991])
+def test_sizes_between_are_all_there_are(count: int) -> None:
+    """Against every number of parts between the neighbours of a size."""
+    sizes = cut(count)
+    for at, size in enumerate(sizes):
+        high, low = sizes[max(at - 1, 0)], sizes[min(at + 1, len(sizes) - 1)]
+        found = list(dict.fromkeys(-(-count // parts) for parts in range(-(-count // high), -(-count // low) + 1)))
+        chosen = found[:: -(-len(found) // MOST_BETWEEN)]
+        assert between(count, sizes, size) == [one for one in chosen if one not in sizes]
+
+
+def test_sizes_between_of_any_batch_are_few() -> None:
+    """The parts of 10^18 sequences between two and one sequence each are not gone through one by one."""
+    sizes = cut(10**18)
+    assert all(len(between(10**18, sizes, size)) <= MOST_BETWEEN for size in sizes)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from math import prod
 
 from cgc_wse.partition.core_cost import Clock, clock_of, work_cycles
 from cgc_wse.partition.formulas import has_sums, move_cycles, spread_cycles, sum_cycles, summing, words
-from cgc_wse.partition.layout import entries, largest_tile
+from cgc_wse.partition.layout import Layout, entries, largest_tile
 from cgc_wse.partition.program import Buffer, Load, Local, Move, Partitioned, Step, Store, Sum, View, writes
 from cgc_wse.place.geometry import Rectangle
 
@@ -35,6 +36,7 @@ class _Estimating:
         self._clock = clock_of(program.device)
         self._at: defaultdict[Rectangle, float] = defaultdict(float)
         self._entering = 0.0
+        self._west: defaultdict[Rectangle, float] = defaultdict(float)
         self._leaving = 0.0
         self._loaded: dict[int, float] = {}
         self._stored: dict[str, float] = {}
@@ -64,8 +66,13 @@ class _Estimating:
         step = self._program.steps[index]
         assert isinstance(step, Load)
         ready = max(self._at[step.result.area], self._stored.get(step.name, 0.0))
-        self._entering = max(self._entering, ready) + _outside(step.result, self._clock)
-        self._loaded[index] = self._entering
+        begun = max(self._entering, ready)
+        self._entering = begun + _outside(step.result, self._clock)
+        # All of it is in once the busiest row has carried what is its to carry, from the first tile on.
+        tile, area = _tile_words(step.result), step.result.area
+        first = begun + tile * self._clock.outside
+        self._west[area] = max(self._west[area], first) + _row_words(step.result) * self._clock.word
+        self._loaded[index] = max(self._entering, self._west[area] - tile * self._clock.word)
 
     def _store(self, step: Store, cycles: float) -> None:
         area = step.source.area
@@ -105,7 +112,7 @@ def step_cycles(step: Step, clock: Clock) -> float:
                 + (_tile_words(step.result) * clock.word)
             )
         case Store():
-            return clock.task + clock.ramp + _tile_words(step.source) * clock.word
+            return clock.task + clock.ramp + _row_words(step.source) * clock.word
 
 
 def _sum(step: Sum, clock: Clock) -> float:
@@ -118,6 +125,14 @@ def _sum(step: Sum, clock: Clock) -> float:
 
 def _tile_words(buffer: Buffer) -> int:
     return words(entries(largest_tile(buffer.layout, buffer.shape)), buffer.entry)
+
+
+def _row_words(buffer: Buffer) -> int:
+    """Return the words that cross the west edge in the first row: no row has more of a tensor, each tile once."""
+    layout = buffer.layout
+    across = Layout((), layout.columns)
+    sizes = [min(size, -(-size // layout.parts(name)) * across.parts(name)) for name, size in buffer.shape]
+    return words(prod(sizes), buffer.entry)
 
 
 def _outside(buffer: Buffer, clock: Clock) -> float:

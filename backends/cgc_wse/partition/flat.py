@@ -149,9 +149,12 @@ def random_arrays(flat: Flat, program: Program, seed: int) -> tuple[Arrays, Arra
             inputs[name] = np.asarray(1e-3, np.float32)
         elif name.startswith(FIRST):
             inputs[name] = inputs[name] * np.float32(1e-2)
-        elif name.startswith(SECOND):
-            # What squares were averaged to.
-            inputs[name] = np.square(inputs[name] * np.float32(1e-2))
+    for name in inputs:
+        if name.startswith(SECOND):
+            # What squares were averaged to: no less than the square of what the gradients were averaged to. A mean
+            # that is large where its square is not would make of rounding in the gradient a step of any length.
+            mean = inputs[FIRST + name.removeprefix(SECOND)]
+            inputs[name] = np.square(inputs[name] * np.float32(1e-2)) + np.square(mean)
     return weights, {param.name: unstacked(param.name, weights) for param in flat.graph.params}, inputs
 
 

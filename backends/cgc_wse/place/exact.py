@@ -82,7 +82,7 @@ def improve(
 
     model = cp_model.CpModel()
     times = sorted({bounds.time + (time - bounds.time) * step // TIMES for step in range(TIMES + 1)})
-    unit = max(problem.tick_cost, problem.wire_cost) / SCALE
+    unit = max(problem.tick_cost, problem.wire_cost) / SCALE or 1.0
     pairs = zip(problem.kernels, start, strict=True)
     placed = [_rectangle(model, problem, kernel, times, spot) for kernel, spot in pairs]
     model.AddNoOverlap2D([one.x for one in placed], [one.y for one in placed])

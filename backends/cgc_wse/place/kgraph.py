@@ -33,7 +33,7 @@ STRIDE_LIMIT = 8
 
 NODE = re.compile(r"\s*([A-Za-z_]+)\s*\[\s*([0-9]{1,9})\s*\]\s*(.*?)\s*$")
 EDGE_END = r"\s*([A-Za-z_]+)\s*\[\s*([0-9]{1,9})\s*\]\s*:\s*(\w+)\s*"
-EDGE = re.compile(EDGE_END + r"->" + EDGE_END + r"(?:,\s*shape\s*:\s*((?:\[\s*[0-9]+\s*\])*)\s*)?$")
+EDGE = re.compile(EDGE_END + r"->" + EDGE_END + r"(?:,\s*shape\s*:\s*((?:\[\s*[0-9]+\s*\]\s*)*))?$")
 ARGUMENT = re.compile(r"\s*([A-Za-z]+)\s*=\s*(?:'([^']*)'|\[([0-9\s]*)\]|([^\s'\[]+))")
 OUTSIDE = ("input", "output")
 OPTIONAL = {"conv": ("U",)}
@@ -118,7 +118,7 @@ def _contest(
 
 def _head(text: str, faults: Faults) -> dict[str, float | str]:
     """Return the figures of the head comment; what is wrong is put right for now, and among the faults."""
-    found = dict(re.findall(r"^[ \t]*(\w+)[ \t]*=[ \t]*(\S+)[ \t]*$", text, re.MULTILINE))
+    found = dict(re.findall(r"^[ \t]*(\w+)[ \t]*=[ \t]*(\S+)[ \t\r]*$", text, re.MULTILINE))
     head: dict[str, float | str] = {"test": found.get("test", "")}
     for key, largest in (("width", SIDE_LIMIT), ("height", SIDE_LIMIT), ("memlimit", LARGEST)):
         value = whole(found.get(key, ""))

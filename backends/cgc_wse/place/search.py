@@ -18,7 +18,7 @@ from cgc.services import PlaceProgress
 from cgc_wse.place.anneal import Annealer, Arrangement, Schedule
 from cgc_wse.place.bound import Bounder, Bounds
 from cgc_wse.place.problem import CurveLibrary, PlaceProblem
-from cgc_wse.place.starts import banded, cell_sizes, start_times
+from cgc_wse.place.starts import banded, cell_sizes, far, start_times
 from cgc_wse.place.tree import SlicingTree, Spot
 
 RUNS = 2
@@ -87,14 +87,16 @@ class NothingFound(Exception):
     """No arrangement was found, though by area there may be one."""
 
 
-def search(problem: PlaceProblem, limits: Limits, report: Callable[[PlaceProgress], None]) -> Found:
-    """Return the best arrangement found.
+def search(
+    problem: PlaceProblem, limits: Limits, report: Callable[[PlaceProgress], None], known: Bounds | None = None
+) -> Found:
+    """Return the best arrangement found. Bounds that are `known` are not worked out again.
 
     Raises:
         Unplaceable: there is none.
         NothingFound: there may be one.
     """
-    bounds = Bounder(problem).bounds()
+    bounds = known or Bounder(problem).bounds()
     pool: list[Arrangement] = []
     steps, cut = 0, ""
     with _workers(limits.workers) as executor:
@@ -135,7 +137,7 @@ def _banded(problem: PlaceProblem, longest: int, least: int, deadline: float | N
     bounder, limits = Bounder(problem), Limits(deadline=deadline)
 
     def go_on(ticks: int, cost: float) -> bool:
-        return limits.left() and not bounder.hopeless(ticks, cost)
+        return limits.left() and not far(least, ticks) and not bounder.hopeless(ticks, cost)
 
     return banded(problem, longest, start_times(least), go_on)
 

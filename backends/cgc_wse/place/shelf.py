@@ -19,11 +19,10 @@ from cgc_wse.place.tree import Spot
 
 def shelves(
     problem: PlaceProblem, times: Sequence[int], hopeless: Callable[[int, float], bool]
-) -> tuple[int, list[Spot]]:
-    """Return the best time and the rectangles at it; `times` rise, `hopeless` as for `starts.banded`.
+) -> tuple[int, list[Spot]] | None:
+    """Return the best time and the rectangles at it, None where no shelves hold all kernels at any of the times.
 
-    Raises:
-        ValueError: nothing was found at any of the times.
+    `times` rise; the search ends at one that is `hopeless` where something is found that has some cost.
     """
     library, order = CurveLibrary(problem), order_of(problem)
     best: tuple[float, int, list[Spot]] | None = None
@@ -39,9 +38,7 @@ def shelves(
                 cost = problem.tick_cost * time + problem.wire_cost * wire(spots, problem.nets)
                 if best is None or cost < best[0]:
                     best = cost, time, spots
-    if best is None:
-        raise ValueError("no shelves hold all kernels")
-    return best[1], best[2]
+    return None if best is None else (best[1], best[2])
 
 
 def _heights(rows: int) -> list[int]:

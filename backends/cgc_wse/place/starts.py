@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 
 from cgc_wse.place.anneal import Arrangement, wire
 from cgc_wse.place.bands import Bands
+from cgc_wse.place.bound import LONGEST
 from cgc_wse.place.problem import CurveLibrary, PlaceProblem
 from cgc_wse.place.tree import SlicingTree
 
 LARGE = 48
 """A problem with more kernels than this goes without the largest cells, and without many bands."""
+
+FAR = 16
+"""Times from so many times the bound on are far from it."""
 
 
 def order_of(problem: PlaceProblem) -> list[int]:
@@ -45,15 +49,25 @@ def cell_sizes(problem: PlaceProblem) -> tuple[int, ...]:
 
 
 def start_times(least: int) -> list[int]:
-    """Return the times that are tried: close to the bound in small steps, far from it in larger ones."""
+    """Return the times that are tried: close to the bound in small steps, far from it in larger ones.
+
+    Those that are `far` from it are for problems on which nothing is found before.
+    """
     times: list[int] = []
     step, time = 0.004, float(least)
-    while time < 16 * least + 16:
+    while not far(least, int(time)):
         if not times or int(time) > times[-1]:
             times.append(int(time))
         time *= 1 + step
         step = min(step * 1.1, 0.08)
+    while times[-1] < LONGEST:
+        times.append(min(2 * times[-1], LONGEST))
     return times
+
+
+def far(least: int, ticks: int) -> bool:
+    """Tell whether a time is so far from the bound that it is of no use where there is a placement already."""
+    return ticks >= FAR * (least + 1)
 
 
 def banded(

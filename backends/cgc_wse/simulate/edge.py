@@ -1,12 +1,13 @@
 """The west edge: what comes in from outside and what leaves, over one link each way.
 
 Loads take their turns in the order in which the program makes room for them: one waits until all its cores have done so
-and, if it brings back what was stored, until all of that is outside.
+and, if it brings back what was stored, until all of that is outside. What has come over that link enters the mesh one
+message after the other in each row, so that what was asked for first is there first, however slow the row's link is.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,7 @@ class Edge:
         self._stored_at: dict[str, float] = {}
         self._results: dict[str, Array] = {}
         self._in = 0.0
+        self._entering: dict[int, deque[tuple[Flight, float]]] = {}
         self.finished = 0.0
 
     @property
@@ -100,7 +102,25 @@ class Edge:
             for parcel in parcels[index]:
                 parcel.payload = source[slices(parcel.message.region)].copy()
                 self._in = max(self._in, ready) + parcel.message.words * self._clock.outside
-                self._fabric.send(parcel.flight, self._in)
+                self._enter(parcel.flight, self._in)
+
+    def _enter(self, flight: Flight, time: float) -> None:
+        """Let a message into the mesh from `time` on, behind those that enter in its row already."""
+        row = flight.source[1]
+        if row in self._entering:
+            self._entering[row].append((flight, time))
+            return
+        self._entering[row] = deque()
+        self._fabric.send(flight, time)
+
+    def entered(self, flight: Flight, time: float) -> None:
+        """All of a message is in the mesh at `time`: the next one in its row may follow."""
+        row = flight.source[1]
+        if self._entering[row]:
+            after, ready = self._entering[row].popleft()
+            self._fabric.send(after, max(ready, time))
+        else:
+            del self._entering[row]
 
     def store(self, step: Store, parcel: Parcel, time: float) -> None:
         """A part has come to the edge, all of it at `time`."""

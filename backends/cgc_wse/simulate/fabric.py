@@ -34,7 +34,7 @@ class Listeners:
     """Who is told what, as soon as it is known when it will be so.
 
     `head`: the head of a message first reaches a core; `tail`: all of it is in that core; `left`: all of it has left
-    its own; `wake`: what was put in the queue by `at`.
+    its own, or what is outside; `wake`: what was put in the queue by `at`.
     """
 
     head: Callable[[Flight, float], None]
@@ -198,6 +198,8 @@ class Fabric:
                 self._tell.left(flight, line.until)
         elif not isinstance(line.link[1], str):
             self.carried[line.link] += words  # type: ignore[index]
+            if last and line.link[0][0] == EDGE:
+                self._tell.left(flight, line.until)
         before, gone, come = way.parent[index], flight.gone, flight.come
         if before != ROOT and gone[before] < come[before] and gone[before] == gone[index] + 1:
             # There was no room for the next packet but one, and now there may be.

@@ -341,7 +341,10 @@ class _Machine:
     def _left(self, flight: Flight, time: float) -> None:
         part = flight.key
         assert isinstance(part, Parcel)
-        self._tick(part.message.source, time)
+        if part.message.source[0] == EDGE:
+            self._edge.entered(flight, time)
+        else:
+            self._tick(part.message.source, time)
 
     def _tick(self, core: Core, time: float) -> None:
         """One of the things that a core waits for has happened."""

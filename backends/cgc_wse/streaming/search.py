@@ -26,6 +26,9 @@ LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512,
 MOST_BETWEEN = 16
 """Sizes tried between two of the ladder."""
 
+MOST_LOOKED_AT = 1 << 14
+"""Sizes that are looked at for these."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -89,7 +92,11 @@ def between(count: int, sizes: Sequence[int], size: int) -> list[int]:
     high = sizes[at - 1] if at else size
     low = sizes[at + 1] if at + 1 < len(sizes) else size
     parts = range(-(-count // high), -(-count // low) + 1)
-    found = dict.fromkeys(-(-count // number) for number in parts)
+    if len(parts) <= high - low:
+        found = dict.fromkeys(-(-count // number) for number in _thinned(parts))
+    else:
+        # Of millions of small parts only few have a size of their own.
+        found = dict.fromkeys(one for one in _thinned(range(high, low - 1, -1)) if -(-count // -(-count // one)) == one)
     return [one for one in list(found)[:: -(-len(found) // MOST_BETWEEN)] if one not in sizes]
 
 
@@ -104,6 +111,11 @@ class Near:
 def around(size: int, sizes: Sequence[int]) -> list[int]:
     """Return a size, and those of a ladder that are no more than about twice or half as large."""
     return [size, *(one for one in sizes if one != size and size < 2 * one < 5 * size)]
+
+
+def _thinned(numbers: range) -> range:
+    """Return the numbers, evenly thinned out where there are more than can be looked at."""
+    return numbers[:: -(-len(numbers) // MOST_LOOKED_AT)]
 
 
 class Search:
