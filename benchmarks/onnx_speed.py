@@ -4,13 +4,15 @@ onnxruntime-genai's builder make of the same weights, and for prefill also torch
 Prefill reads a prompt, decoding gives one more token to each sequence of a batch behind so many known ones. All
 sessions have the same options and run by IO binding; models whose attention lets a cache grow in place (cgc's
 `--runtime ort` and the builder's) get buffers, the others hand their caches out and in. Rounds of all models are
-interleaved, and cgc is compared with each peer by the median of the rounds' ratios.
+interleaved, each model in a process of its own, and cgc is compared with each peer by the median of the rounds' ratios.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -165,26 +167,48 @@ def models(family: str, folder: Path, optimum: str) -> dict[str, dict[str, Path]
     return found
 
 
-def compare(paths: Mapping[str, Path], rounds: int, usual: tuple[int, int]) -> dict[str, Any]:
-    """Return, for each cell, tokens per second by model, and cgc's best against the best peer."""
-    loaded = {name: Loaded(path, usual) for name, path in paths.items()}
-    result: dict[str, Any] = {}
+def timed(path: Path, usual: tuple[int, int]) -> list[float | None]:
+    """Return the seconds of each cell that a model can run."""
+    loaded = Loaded(path, usual)
+    found: list[float | None] = []
     for kind, batch, length in CELLS:
+        if kind == "decode" and not loaded.decodes:
+            found.append(None)
+            continue
+        run = loaded.prepare(Cell(kind, batch, length))
+        run()
+        found.append(seconds(run))
+    return found
+
+
+def compare(paths: Mapping[str, Path], rounds: int, usual: tuple[int, int]) -> dict[str, Any]:
+    """Return, for each cell, tokens per second by model, and cgc's best against the best peer.
+
+    Each model of a round has a process of its own: in one process, what is loaded first gets the worse memory.
+    """
+    taken: dict[str, list[list[float | None]]] = {name: [] for name in paths}
+    names = list(paths)
+    for turn in range(rounds):
+        for place in range(len(names)):
+            name = names[(turn + place) % len(names)]
+            words = ["--one", str(paths[name]), *map(str, usual)]
+            command = [sys.executable, "-m", "benchmarks.onnx_speed", *words]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            taken[name].append(json.loads(done.stdout.splitlines()[-1]))
+    result: dict[str, Any] = {}
+    for at, (kind, batch, length) in enumerate(CELLS):
         cell = Cell(kind, batch, length)
-        runs = {name: one.prepare(cell) for name, one in loaded.items() if kind == "prefill" or one.decodes}
-        for run in runs.values():
-            run()
-        taken: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(rounds):
-            for name, run in runs.items():
-                taken[name].append(seconds(run))
-        peers = [name for name in runs if name not in OWN]
+        times = {
+            name: [time for time in (found[at] for found in rows) if time is not None] for name, rows in taken.items()
+        }
+        times = {name: row for name, row in times.items() if row}
         ratios = {
-            peer: median(theirs / ours for theirs, ours in zip(taken[peer], taken["cgc ort"], strict=True))
-            for peer in peers
+            peer: median(theirs / ours for theirs, ours in zip(times[peer], times["cgc ort"], strict=True))
+            for peer in times
+            if peer not in OWN
         }
         result[f"{kind} {batch}x{length}"] = {
-            "tokens_per_second": {name: cell.tokens / median(times) for name, times in taken.items()},
+            "tokens_per_second": {name: cell.tokens / median(row) for name, row in times.items()},
             "cgc_ort_times_faster": ratios,
         }
     return result
@@ -222,7 +246,12 @@ def main() -> None:
     parser.add_argument("--family", action="append", choices=["gpt2", "llama"], help="only this one")
     parser.add_argument("--json", type=Path, help="where to write the result as JSON")
     parser.add_argument("--folder", type=Path, help="where to keep weights, models and optimum's environment")
+    parser.add_argument("--one", nargs=3, metavar=("MODEL", "HEADS", "HEAD"), help="only time this model, as JSON")
     arguments = parser.parse_args()
+    if arguments.one:
+        path, heads, head = arguments.one
+        print(json.dumps(timed(Path(path), (int(heads), int(head)))))
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.folder or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
