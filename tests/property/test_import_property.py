@@ -65,7 +65,7 @@ def hub(draw: st.DrawFn) -> dict[str, Any]:
     return common | {"num_key_value_heads": groups, "head_dim": dims, "rope_theta": base, "rms_norm_eps": eps}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(hub())
 def test_hub_configurations_there_and_back(config: dict[str, Any]) -> None:
     try:
@@ -130,7 +130,7 @@ def close(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(modelzoo())
 def test_modelzoo_configurations_there_and_back(config: str) -> None:
     text = import_text(config, "m.yaml", "m")

@@ -142,6 +142,11 @@ def test_a_core_holds_its_tiles_and_a_panel_of_each() -> None:
     assert most == 2 * 8 * 8 * 4
 
 
+def _brings(step: object) -> bool:
+    """Tell whether a step moves an input from where it lies."""
+    return isinstance(step, Move) and step.source.label == step.source.value
+
+
 def test_more_turns_take_no_more_code() -> None:
     """A loop goes through them: the first turn and the others are what there is to describe."""
     sizes = []
@@ -149,8 +154,10 @@ def test_more_turns_take_no_more_code() -> None:
         work = Layout((split("m", 2),), (split("n", columns),))
         program = small(PRODUCT, (2, columns), m=8, n=16, k=16).program(Choice(work, work, "k"))
         assert sum(isinstance(step, Local) for step in program.steps) == columns
-        sizes.append(code_bytes(program)[0, 0])
-    assert sizes[1] <= sizes[0]
+        # How inputs come is decided by their cost, and differs: what brings them is no part of a turn.
+        own = replace(program, steps=tuple(step for step in program.steps if not _brings(step)))
+        sizes.append(code_bytes(own)[0, 0])
+    assert sizes[0] == sizes[1]
 
 
 def test_a_plan_changes_to_turns_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,9 +54,10 @@ def check_plan(found: Plan, program: Program, job: Job) -> None:
     assert 1 <= found.at_once <= job.batch
     if found.mode == "resident":
         (phase,) = found.phases
-        beside = ("buffers", "code")  # of cores, whatever block has them
-        held = sum(figure.value for figure in found.memory if figure.name not in beside)
-        assert sum(placed.bytes for placed in phase.placed) == held
+        # Buffers and code are of cores, whatever block has them.
+        beside = {figure.name: figure.value for figure in found.memory if figure.name in ("buffers", "code")}
+        assert beside.get("code", 0) == wafer.code * wafer.cores
+        assert sum(placed.bytes for placed in phase.placed) + sum(beside.values()) == found.bytes
         assert len({placed.path for placed in phase.placed}) == len(phase.placed)
     check_sums(found, program, job)
 
