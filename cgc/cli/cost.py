@@ -47,21 +47,22 @@ class _Algorithm(click.Choice[str]):
         return None if found == "auto" else found
 
 
+def _kernel_options(*own: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Add what all kernels have, and between that their `own` options."""
+    return options(_DEVICE, _GRID, *own, _DTYPE, FORMAT)
+
+
 @click.group()
 def cost() -> None:
     """Cycles of one kernel on a rectangle of cores, by part and algorithm (docs/wafer_cost.md)."""
 
 
 @cost.command()
-@options(
-    _DEVICE,
-    _GRID,
+@_kernel_options(
     click.option("--m", type=_SIZE, required=True),
     click.option("--k", type=_SIZE, required=True),
     click.option("--n", type=_SIZE, required=True),
     click.option("--algorithm", type=_Algorithm(["auto", "mesh", "cannon", "summa", "allgather"])),
-    _DTYPE,
-    FORMAT,
 )
 def gemm(as_json: str, grid: str, **rest: Any) -> None:
     """[m, n] = [m, k] @ [k, n]."""
@@ -69,16 +70,12 @@ def gemm(as_json: str, grid: str, **rest: Any) -> None:
 
 
 @cost.command()
-@options(
-    _DEVICE,
-    _GRID,
+@_kernel_options(
     click.option("--m", type=_SIZE, help="The inner size, as in [1, n] = [1, m] @ [m, n]; with --k the left rows: 1."),
     click.option("--k", type=_SIZE, help="The inner size by its other name."),
     click.option("--n", type=_SIZE, required=True),
     click.option("--groups", type=click.IntRange(1), help="Groups of the reduction; by default the best number."),
     click.option("--algorithm", type=_Algorithm(_SUMS), help="How the parts are summed; grouped by default."),
-    _DTYPE,
-    FORMAT,
 )
 def gemv(as_json: str, grid: str, m: int | None, k: int | None, **rest: Any) -> None:
     """[1, n] = [1, m] @ [m, n]; the inner size is --m or --k."""
@@ -92,13 +89,9 @@ def gemv(as_json: str, grid: str, m: int | None, k: int | None, **rest: Any) -> 
 
 
 @cost.command()
-@options(
-    _DEVICE,
-    _GRID,
+@_kernel_options(
     click.option("--n", type=_SIZE, required=True, help="Entries in each core."),
     click.option("--algorithm", type=_Algorithm(_REDUCTIONS), help="By default the fastest."),
-    _DTYPE,
-    FORMAT,
 )
 def reduce(as_json: str, grid: str, **rest: Any) -> None:
     """Sum n entries of every core in one; over the rows, then the columns."""
@@ -106,13 +99,9 @@ def reduce(as_json: str, grid: str, **rest: Any) -> None:
 
 
 @cost.command()
-@options(
-    _DEVICE,
-    _GRID,
+@_kernel_options(
     click.option("--n", type=_SIZE, required=True, help="Entries."),
     click.option("--algorithm", type=_Algorithm(["auto", "flood"])),
-    _DTYPE,
-    FORMAT,
 )
 def broadcast(as_json: str, grid: str, **rest: Any) -> None:
     """Give n entries of one corner to every core."""
@@ -120,13 +109,9 @@ def broadcast(as_json: str, grid: str, **rest: Any) -> None:
 
 
 @cost.command()
-@options(
-    _DEVICE,
-    _GRID,
+@_kernel_options(
     click.option("--n", type=_SIZE, required=True, help="Entries in each core."),
     click.option("--algorithm", type=_Algorithm(_ALLREDUCES), help="By default the fastest."),
-    _DTYPE,
-    FORMAT,
 )
 def allreduce(as_json: str, grid: str, **rest: Any) -> None:
     """Sum n entries of every core, and give every core the sum."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from cgc.diagnostics import Diagnostic, Diagnostics, InputError, Label
 from cgc.elaborate.hints import suggest
@@ -55,7 +56,8 @@ _QUANTITIES: Mapping[str, tuple[Mapping[str, float], str, Limits]] = {
     "relay": (CYCLES, "1 cycles", POSITIVE),
     "queue": (PLAIN, "8", COUNT),
 }
-_OPTIONAL = ("power", "code", "task", "loop", "vector", "shift", "ramp", "relay")
+"""What each entry is counted in, an example, and its limits; `Device` has a field of the same name."""
+_OPTIONAL = ("power", "code", "task", "loop", "vector", "shift", "ramp", "relay", "queue")
 _GRID = "750 x 994"
 
 
@@ -66,7 +68,7 @@ def read_device(item: tree.Settings, found: Diagnostics) -> Device | None:
     before = len(found)
     settings = (line for line in item.lines if isinstance(line, tree.Setting))
     lines = by_name(settings, ["grid", *_QUANTITIES], "`device`", found)
-    missing = [key for key in ("grid", *_QUANTITIES) if key not in lines and key not in (*_OPTIONAL, "queue")]
+    missing = [key for key in ("grid", *_QUANTITIES) if key not in lines and key not in _OPTIONAL]
     if missing:
         example = _GRID if missing[0] == "grid" else _QUANTITIES[missing[0]][1]
         hint = f"add a line such as `{missing[0]} = {example}`"
@@ -82,25 +84,8 @@ def read_device(item: tree.Settings, found: Diagnostics) -> Device | None:
         )
         found.add(Diagnostic("CG0502", text, (Label(lines["code"].location),), "`code` is less than `memory`"))
         return None
-    rest = {key: values[key] for key in _OPTIONAL if key in values and key != "code"}
-    return Device(
-        name=name,
-        columns=grid[0],
-        rows=grid[1],
-        memory=int(values["memory"]),
-        clock=values["clock"],
-        multiply_adds=values["multiply_adds"],
-        read=values["read"],
-        write=values["write"],
-        link=values["link"],
-        hop=values["hop"],
-        colors=int(values["colors"]),
-        queue=int(values.get("queue", Device.queue)),
-        off_wafer=values["off_wafer"],
-        location=item.location,
-        code=int(values.get("code", 0)),
-        **rest,
-    )
+    entries: dict[str, Any] = {k: int(value) if _QUANTITIES[k][2].whole else value for k, value in values.items()}
+    return Device(name=name, columns=grid[0], rows=grid[1], location=item.location, **entries)
 
 
 def _quantity(lines: Mapping[str, tree.Setting], key: str, found: Diagnostics) -> float | None:
