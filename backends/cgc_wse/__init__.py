@@ -1,11 +1,11 @@
 """The target `wse-sim`: a model on a simulated wafer, as a report, a placement and a picture.
 
-`flatten` and `kernels` say what each block does, `job` what is run; `resident` and `streaming` are the two ways to run
+`flatten` and `kernels` say what each block does, `job` what is run; `pipeline` and `streaming` are the two ways to run
 it, `decoding` is for one token at a time, and `mode` chooses; `op_cost` counts the cycles of ops on many layouts,
-`block_cost` and `block_times` those of a block on all rectangles, `bounds` and `decode_bound` what no plan can beat;
-`place` is the placement engine, `cluster` is many wafers and a whole run, `ledger` lists memory tensor by tensor;
-`data`, `report`, `picture`, `viewer` and `trace` show the result. `kernel_cost` times single kernels; `partition`
-splits every op over cores, and `simulate` runs that on a small wafer.
+`op_work` says what they are, `bounds` what no plan can beat; `place` is the placement engine, `cluster` is many wafers
+and a whole run, `ledger` lists memory tensor by tensor; `data`, `report`, `picture`, `viewer` and `trace` show the
+result. `kernel_cost` times single kernels; `partition` splits every op over cores, and `simulate` runs that on a small
+wafer.
 """
 
 from __future__ import annotations

@@ -4,23 +4,23 @@ costs.
 Resident: every block needs cores for its work, its starts, its memory and its border, in some rectangle of whole tiles
 (`block_cost.unavoidable_times`); all together have those of the wafer, whatever their rectangles and their order. Ways
 take nothing, nor do sums over a side beside their additions, nor buffers. Streaming: one layout for all layers, any
-passes and slices, whatever is stored where it fits. Decoding: `decode_bound`. The link off the wafer is counted in all
-three.
+passes and slices, whatever is stored where it fits. Decoding: `decoding.bound`. The link off the wafer is counted in
+all three.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgc_wse.block_cost import unavoidable_times
-from cgc_wse.block_times import TimedBlock, Way
-from cgc_wse.decode_bound import least_resident, least_streaming
-from cgc_wse.decoding import least_layers
+from cgc_wse.decoding.bound import least_resident, least_streaming
+from cgc_wse.decoding.planner import least_layers
 from cgc_wse.job import GRADIENT_BYTES
 from cgc_wse.mode import Workload
+from cgc_wse.pipeline.block_cost import unavoidable_times
+from cgc_wse.pipeline.block_times import TimedBlock, Way
+from cgc_wse.pipeline.planner import passing_of
 from cgc_wse.place.blocks import least_cycles
 from cgc_wse.plan import Plan
-from cgc_wse.resident import passing_of
 from cgc_wse.streaming.bound import least_seconds
 from cgc_wse.streaming.search import Search
 

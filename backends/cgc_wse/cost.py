@@ -1,6 +1,6 @@
 """The cycles of a block by what takes them: compute, SRAM and fabric, which overlap, so that the slowest sets the time.
 
-Where they come from depends on how the model is run: `block_cost` on rectangles of a pipeline, `streaming` on the whole
+Where they come from depends on how the model is run: `pipeline` on rectangles, `streaming` on the whole
 wafer, `kernel_cost.decode` for one token at a time.
 """
 

@@ -9,15 +9,15 @@ from cgc.ir.graph import Graph, Value
 from cgc.ir.types import BYTES, is_float
 from cgc.program import Device
 from cgc.target import TargetError
-from cgc_wse.decoding import plan_decode
+from cgc_wse.decoding.planner import plan_decode
 from cgc_wse.flatten import FlatStage, flatten
 from cgc_wse.job import Job
 from cgc_wse.kernels import Stage, stages_from
+from cgc_wse.op_work import StageWork, stage_work, token_dims
+from cgc_wse.pipeline.planner import NotResident, TooManyBlocks, plan_resident
 from cgc_wse.plan import Plan, duration
-from cgc_wse.resident import NotResident, TooManyBlocks, plan_resident
 from cgc_wse.streaming.planner import plan_streaming
 from cgc_wse.streaming.search import Near
-from cgc_wse.streaming.work import StageWork, stage_work, token_dims
 
 
 @dataclass(frozen=True, slots=True)

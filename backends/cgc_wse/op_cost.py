@@ -12,7 +12,7 @@ A turn is one output or one input. By outputs, the row adds up what each core ha
 sends its own to all (a broadcast): the cheaper is taken. Collectives are those of `kernel_cost.collectives`. What
 arrives starts the instruction (Lie 2023), so that turns have no `loop` to start, which ops on what lies in memory have.
 
-Weight streaming cuts the wafer so (`streaming.layout`), a pipeline the rectangle of a block (`block_cost`).
+Weight streaming cuts the wafer so (`streaming.layout`), a pipeline the rectangle of a block (`pipeline.block_cost`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cgc_wse.cost import Cycles
 from cgc_wse.job import GRADIENT_BYTES
 from cgc_wse.kernel_cost.lines import Allreduces, Floats
 from cgc_wse.kernel_cost.machine import Machine, machine_of
-from cgc_wse.streaming.work import Op, OtherProduct, TokenProduct, VectorPass, WeightGradient, WeightProduct
+from cgc_wse.op_work import Op, OtherProduct, TokenProduct, VectorPass, WeightGradient, WeightProduct
 
 
 @dataclass(frozen=True, slots=True)

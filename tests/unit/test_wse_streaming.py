@@ -12,11 +12,7 @@ from cgc_wse.flatten import flatten
 from cgc_wse.job import job_of
 from cgc_wse.kernels import stages_from
 from cgc_wse.mode import workload_of
-from cgc_wse.schedule import schedule, visits
-from cgc_wse.streaming.andromeda import RUNS, VARIANTS, Variant, published_flops, relative, utilization
-from cgc_wse.streaming.layout import Wafer, layouts
-from cgc_wse.streaming.search import LADDER, MOST_BETWEEN, between, cut
-from cgc_wse.streaming.work import (
+from cgc_wse.op_work import (
     StageWork,
     TokenProduct,
     VectorPass,
@@ -25,6 +21,10 @@ from cgc_wse.streaming.work import (
     stage_work,
     token_dims,
 )
+from cgc_wse.schedule import schedule, visits
+from cgc_wse.streaming.andromeda import RUNS, VARIANTS, Variant, published_flops, relative, utilization
+from cgc_wse.streaming.layout import Wafer, layouts
+from cgc_wse.streaming.search import LADDER, MOST_BETWEEN, between, cut
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wafer_plans import LAYERS, TRAIN, device, example, planned, program_of

@@ -30,8 +30,8 @@ from cgc_wse.kernel_cost.decode import cached_dims, candidate_sides, context_of,
 from cgc_wse.kernel_cost.decode_answer import DecodeAnswer, Step, Trial
 from cgc_wse.kernel_cost.gemm import cut, estimate_gemm, exchange_cycles
 from cgc_wse.kernel_cost.machine import Machine, machine_of
+from cgc_wse.op_work import TokenDims, TokenProduct, WeightProduct, product_of, token_dims
 from cgc_wse.plan import gigabytes
-from cgc_wse.streaming.work import TokenDims, TokenProduct, WeightProduct, product_of, token_dims
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ enough cores for its work and for what it holds, and where its sides are long en
 
     cores ≥ max(work / (T - start), read / T, least)   short side ≥ few / T   long side ≥ many / T
 
-`cgc_wse.block_cost` has blocks whose times on all rectangles are known, and one in closed form for their bound.
+`pipeline.block_cost` has blocks whose times on all rectangles are known, and one in closed form for their bound.
 """
 
 from __future__ import annotations

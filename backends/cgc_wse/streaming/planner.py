@@ -9,10 +9,10 @@ from cgc.program import Device
 from cgc.target import TargetError
 from cgc_wse.cost import Cycles, Resource
 from cgc_wse.job import Job
+from cgc_wse.op_work import KernelWork, StageWork
 from cgc_wse.place.geometry import Rectangle
 from cgc_wse.plan import Bottleneck, Direction, Figure, Phase, Placed, Plan, Sweep, code_figures, gigabytes
 from cgc_wse.streaming.search import Choice, Near, Search, streams
-from cgc_wse.streaming.work import KernelWork, StageWork
 
 
 @dataclass(frozen=True, slots=True)

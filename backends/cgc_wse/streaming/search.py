@@ -17,8 +17,8 @@ from cgc.program import Device
 from cgc_wse.job import Job
 from cgc_wse.kernel_cost.lines import Floats
 from cgc_wse.op_cost import Cost
+from cgc_wse.op_work import KernelWork, OtherProduct, StageWork
 from cgc_wse.streaming.layout import Wafer
-from cgc_wse.streaming.work import KernelWork, OtherProduct, StageWork
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 """Into how many passes a batch, and into how many slices a pass, is cut."""

@@ -14,7 +14,7 @@ from cgc.ir.graph import Graph
 from cgc.program import Device
 from cgc.target import TargetError
 from cgc_wse.cost import Cycles
-from cgc_wse.decode_bound import LeastLayer, least_layer
+from cgc_wse.decoding.bound import LeastLayer, least_layer
 from cgc_wse.flatten import FlatStage, flatten
 from cgc_wse.job import Job
 from cgc_wse.kernel_cost.decode import (

@@ -8,11 +8,11 @@ from math import ceil
 
 import numpy as np
 import pytest
-from cgc_wse import block_cost
-from cgc_wse.block_cost import BlockTimes, Passing, sides_of, unavoidable_times
-from cgc_wse.block_times import TimedBlock, Way
+from cgc_wse.op_work import Op, Ops, OtherProduct, TokenProduct, VectorPass, WeightGradient, WeightProduct
+from cgc_wse.pipeline import block_cost
+from cgc_wse.pipeline.block_cost import BlockTimes, Passing, sides_of, unavoidable_times
+from cgc_wse.pipeline.block_times import TimedBlock, Way
 from cgc_wse.place.geometry import Rectangle
-from cgc_wse.streaming.work import Op, Ops, OtherProduct, TokenProduct, VectorPass, WeightGradient, WeightProduct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -114,7 +114,11 @@ def test_no_rectangle_is_faster_than_what_cannot_be_avoided(
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(PASSING, st.integers(2, 2000), st.integers(3, 60))
 def test_the_bound_sees_every_number_of_cores(passing: Passing, cycles: int, few: int) -> None:
-    """However few sides the bound looks at, no pair of sides at all has fewer cores and takes no longer."""
+    """However few sides the bound looks at, no pair of sides at all has fewer cores and takes no longer.
+
+    Where all of a block goes in whole vectors it is the fewest cores themselves; what is spread evenly gets shorter with
+    each core between the sides that are looked at.
+    """
     exact = unavoidable_times(passing, EASY, "f16", SEQ)
     every = np.arange(1, EASY.cores + 1)
     costs = block_cost._Unavoidable(EASY, "f16", SEQ, every)
@@ -123,7 +127,8 @@ def test_the_bound_sees_every_number_of_cores(passing: Passing, cycles: int, few
     enough = total <= cycles
     short, long = (max(1, ceil(one / cycles * (1 - 1e-12))) for one in passing.border)
     fewest = max(int((every[:, None] * every[None, :])[enough].min()), short * long) if enough.any() else 0
-    assert exact.cores(cycles) == fewest
+    spread = any(isinstance(op, VectorPass | OtherProduct) for op, _ in (*passing.forward, *passing.back))
+    assert exact.cores(cycles) == fewest or (spread and 0 < exact.cores(cycles) < fewest)
     before = block_cost.BOUNDING
     try:
         block_cost.BOUNDING = few

@@ -12,16 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cgc.program import Device
-from cgc_wse.block_cost import WAITING, BlockTimes, Passing
-from cgc_wse.block_times import TimedBlock, Way
 from cgc_wse.cost import update_seconds
 from cgc_wse.job import GRADIENT_BYTES, Job
 from cgc_wse.kernels import Kernel, Stage
+from cgc_wse.op_work import KernelWork, StageWork
+from cgc_wse.pipeline.block_cost import WAITING, BlockTimes, Passing
+from cgc_wse.pipeline.block_times import TimedBlock, Way
 from cgc_wse.place.blocks import place_blocks
 from cgc_wse.place.geometry import Rectangle
 from cgc_wse.place.sizing import Demand, size_and_place
 from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, code_figures, gigabytes
-from cgc_wse.streaming.work import KernelWork, StageWork
 
 LEFT = (0.5, 0.8)
 """Vectors on their way get such parts of what a core has left."""

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 from cgc_wse.bounds import bound_of
-from cgc_wse.decode_bound import LeastContext, least_cycles
+from cgc_wse.decoding.bound import LeastContext, least_cycles
 from cgc_wse.flatten import FlatStage, flatten
 from cgc_wse.kernel_cost.collectives import allreduce_cycles, broadcast_phase, group_counts, grouped_cycles
 from cgc_wse.kernel_cost.decode import DecodeContext, cached_dims, decode_steps

@@ -31,12 +31,12 @@ from typing import assert_never
 import numpy as np
 
 from cgc.program import Device
-from cgc_wse.block_times import RectangleTimes
 from cgc_wse.job import GRADIENT_BYTES
 from cgc_wse.kernel_cost.lines import Allreduces, Floats
 from cgc_wse.op_cost import Cost, OpCosts, cheaper
+from cgc_wse.op_work import Op, Ops, OtherProduct, TokenProduct, VectorPass, WeightGradient, WeightProduct
+from cgc_wse.pipeline.block_times import RectangleTimes
 from cgc_wse.place.shapes import Ints
-from cgc_wse.streaming.work import Op, Ops, OtherProduct, TokenProduct, VectorPass, WeightGradient, WeightProduct
 
 WAITING = 4
 """Vectors that wait in a core beside those of a product: two that arrive, two that leave."""
