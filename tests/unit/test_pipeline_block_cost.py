@@ -116,8 +116,8 @@ def test_no_rectangle_is_faster_than_what_cannot_be_avoided(
 def test_the_bound_sees_every_number_of_cores(passing: Passing, cycles: int, few: int) -> None:
     """However few sides the bound looks at, no pair of sides at all has fewer cores and takes no longer.
 
-    Where all of a block goes in whole vectors it is the fewest cores themselves; what is spread evenly gets shorter with
-    each core between the sides that are looked at.
+    Where all of a block goes in whole vectors it is the fewest cores themselves; what is spread evenly gets shorter
+    with each core between the sides that are looked at.
     """
     exact = unavoidable_times(passing, EASY, "f16", SEQ)
     every = np.arange(1, EASY.cores + 1)
