@@ -39,6 +39,7 @@ class RectangleTimes:
         self._border = border
         self._falling = np.minimum.accumulate(self._total, axis=1)
         self._known: dict[float, tuple[Ints, Ints]] = {}
+        self._fewest: dict[float, int] = {}
         self._curves: dict[tuple[float, int, int], Ints] = {}
         self.slowest = float(self._total[0, 0]) + sum(border)
         """Cycles on one core."""
@@ -65,11 +66,10 @@ class RectangleTimes:
 
     def cores(self, cycles: float) -> int:
         """Return the fewest cores on which it takes at most `cycles` cycles; 0 where none are enough."""
-        a, b = self._pairs(cycles)
-        if not len(a):
-            return 0
-        short, long = self.sides(cycles)
-        return max(int((a * b).min()), short * long)
+        if cycles not in self._fewest:
+            (a, b), (short, long) = self._pairs(cycles), self.sides(cycles)
+            self._fewest[cycles] = max(int((a * b).min()), short * long) if len(a) else 0
+        return self._fewest[cycles]
 
     def heights(self, cycles: float, columns: int, rows: int) -> Ints:
         """Return the least height for each width from 0; `rows` + 1 where none is enough."""

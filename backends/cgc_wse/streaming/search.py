@@ -23,6 +23,9 @@ from cgc_wse.streaming.layout import Wafer
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 """Into how many passes a batch, and into how many slices a pass, is cut."""
 
+NEARBY = (0.5, 0.75, 1.5, 2.0, 2.5)
+"""How much larger are those sizes that are tried near a known one."""
+
 MOST_BETWEEN = 16
 """Sizes tried between two of the ladder."""
 
@@ -109,8 +112,9 @@ class Near:
 
 
 def around(size: int, sizes: Sequence[int]) -> list[int]:
-    """Return a size, and those of a ladder that are no more than about twice or half as large."""
-    return [size, *(one for one in sizes if one != size and size < 2 * one < 5 * size)]
+    """Return a size, and a few of a ladder that are up to about twice or half as large."""
+    near = (min(sizes, key=lambda one: abs(one - factor * size)) for factor in NEARBY)
+    return list(dict.fromkeys((size, *near)))
 
 
 def _thinned(numbers: range) -> range:
