@@ -106,8 +106,8 @@ def step_cycles(step: Step, clock: Clock) -> float:
             return _sum(step, clock)
         case Load():
             return (
-                2 * clock.hop
-                + (step.result.area.width + step.result.area.height) * clock.hop
+                2 * clock.relay
+                + (step.result.area.width + step.result.area.height) * clock.relay
                 + clock.ramp
                 + (_tile_words(step.result) * clock.word)
             )

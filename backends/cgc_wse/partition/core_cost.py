@@ -47,11 +47,6 @@ class Clock(Machine):
     outside: float = 0.0
     queue: int = 16
 
-    @property
-    def hop(self) -> float:
-        """Cycles between routers: what is a hop of a collective elsewhere."""
-        return self.relay
-
 
 def clock_of(device: Device) -> Clock:
     """Return the constants of a device for entries of 32 bit, of which two 16-bit lanes take one."""

@@ -74,10 +74,10 @@ def move_cycles(shape: Shape, entry: int, before: Layout, after: Layout, clock: 
         return 0.0
     busiest = max(found.received, found.sent, found.row_link, found.column_link)
     slowest, farthest = Phase(busiest, busiest, 1, 1), Phase(found.message, found.message, found.across + found.down, 1)
-    return _arrived(later(clock, slowest, farthest), clock)
+    return arrived(later(clock, slowest, farthest), clock)
 
 
-def _arrived(phase: Phase, clock: Clock) -> float:
+def arrived(phase: Phase, clock: Clock) -> float:
     """Return the cycles of a phase with its start until its last word is in its core."""
     return clock.task + phase.cycles(clock) - 1
 
@@ -265,7 +265,7 @@ def spread_cycles(
         + (target.width + target.height) / 2
     )
     busiest = max(sent, received, through)
-    return _arrived(Phase(busiest, busiest, far, 1), clock)
+    return arrived(Phase(busiest, busiest, far, 1), clock)
 
 
 def _parts_out(layout: Layout) -> int:
@@ -309,7 +309,7 @@ def sum_cycles(found: Summing, clock: Clock) -> float:
     if found.group == 1:
         return 0.0
     chains = meeting_phases if found.targets == 1 else scattering_phases
-    return _arrived(later(clock, *chains(found.group, found.words * found.stride, found.stride)), clock)
+    return arrived(later(clock, *chains(found.group, found.words * found.stride, found.stride)), clock)
 
 
 def summed_axis(axis: Axis) -> Axis:

@@ -24,8 +24,6 @@ from cgc_wse.place.geometry import Rectangle
 
 ENTRY_BYTES: dict[DType, int] = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 4, "i32": 4, "bool": 1}
 """Bytes of an entry in a core: integers are indices of 32 bit."""
-WORD = LINK_WORD
-"""Bytes of a link word."""
 CODE = 96
 """Bytes of instructions that one kind of local work, or of communication, takes in a core."""
 DESCRIPTOR = 16
@@ -243,4 +241,4 @@ def tile_bytes(buffer: Buffer, tile: Tile) -> int:
 
 def words_of(buffer: Buffer, region: Tile) -> int:
     """Return the link words that a part of a buffer takes."""
-    return -(-count(region) * buffer.entry // WORD)
+    return -(-count(region) * buffer.entry // LINK_WORD)

@@ -16,10 +16,11 @@ import numpy as np
 
 from cgc.ir.graph import Node, Value
 from cgc.ir.ops import Binary, Cast, Constant, Position, Reduce, Transpose, Unary, Where
+from cgc_wse.kernel_cost.collectives import Phase
 from cgc_wse.partition.candidates import layouts
 from cgc_wse.partition.core_cost import Clock, work_cycles
 from cgc_wse.partition.elimination import Problem, Table, solve
-from cgc_wse.partition.formulas import move_cycles, sum_cycles, summed_axis, summing, words
+from cgc_wse.partition.formulas import arrived, move_cycles, sum_cycles, summed_axis, summing, words
 from cgc_wse.partition.layout import Axis, Digit, Layout, Shape, canonical, copies, entries, largest_tile, split
 from cgc_wse.partition.plan import Choice, Home
 from cgc_wse.partition.program import ENTRY_BYTES
@@ -337,7 +338,8 @@ def between(shape: Shape, entry: int, home: Home, need: Layout, area: Rectangle,
     border = min(max(home.area.width, home.area.height), max(area.width, area.height))
     through = words(entries(shape), entry) / border
     far = abs(home.area.x - area.x) + abs(home.area.y - area.y) + area.width + area.height
-    return clock.task + 2 * clock.ramp + max(tile, own, through) * clock.word + far * clock.hop
+    busiest = max(tile, own, through)
+    return arrived(Phase(busiest, busiest, far, 1), clock)
 
 
 Chooser: TypeAlias = Callable[[Stretch, Known], Chosen]

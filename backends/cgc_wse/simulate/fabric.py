@@ -128,7 +128,7 @@ class Fabric:
     def _line(self, link: Link) -> Line:
         found = self._lines.get(link)
         if found is None:
-            way = self._clock.ramp if isinstance(link[1], str) else self._clock.hop
+            way = self._clock.ramp if isinstance(link[1], str) else self._clock.relay
             found = self._lines[link] = Line(link, way)
         return found
 
@@ -220,4 +220,4 @@ class Fabric:
 
 def _on_the_way(clock: Clock) -> int:
     """Return the words that are on the longest link at a time."""
-    return int(-(-max(clock.ramp, clock.hop) // clock.word))
+    return int(-(-max(clock.ramp, clock.relay) // clock.word))
