@@ -2,8 +2,9 @@
 
     python killed_runs.py KILLS SEED OUT ARGUMENTS_OF_TRAIN...
 
-Every life is a fork of this process, which has imported PyTorch once. Half of the kills come at a random moment, half
-while a checkpoint is being written. Prints as JSON at how many steps lives started, and how many died in a save.
+Every life is a fork of this process, which has imported PyTorch once. Half of the kills come at a random moment before
+the second checkpoint of a life, so that a fast machine does not train to the end first; half come while a checkpoint is
+being written. Prints as JSON at how many steps lives started, and how many died in a save.
 """
 
 from __future__ import annotations
@@ -54,19 +55,20 @@ def main() -> None:
     log = Path(f"{out}.txt")
     in_a_save = done = 0
     while done < kills:
-        before = max((path.name for path in out.glob("step_*")), default="")
+        before = newest(out)
         child = live(["--out", str(out), *arguments], log)
         over = False
         if done % 2:
             # Wait for a save, but not for the first one of a life: every life gets on.
-            while not over and (max((p.name for p in out.glob("step_*")), default="") == before or not partial(out)):
+            while not over and (newest(out) == before or not partial(out)):
                 over = ended(child)
             time.sleep(draw.uniform(0.0, 0.02))
         else:
             end = time.monotonic() + draw.uniform(0.05, 1.5)
-            while not over and time.monotonic() < end:
+            while not over and newest(out) == before and time.monotonic() < end:
                 over = ended(child)
                 time.sleep(0.001)
+            time.sleep(draw.uniform(0.0, 0.02))
         if over:
             break
         in_a_save += bool(partial(out))
@@ -79,6 +81,11 @@ def main() -> None:
         assert status == 0, log.read_text()
     starts = [int(line.rsplit(" ", 1)[1]) for line in log.read_text().splitlines() if "from step" in line]
     print(json.dumps({"kills": done, "in_a_save": in_a_save, "starts": starts}))
+
+
+def newest(out: Path) -> str:
+    """Return the last checkpoint that is whole ("": none)."""
+    return max((path.name for path in out.glob("step_*")), default="")
 
 
 def partial(out: Path) -> list[Path]:
