@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -235,12 +235,14 @@ def _scalar(text: str) -> Scalar:
 
 
 def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]:
-    """Write every artifact to a temporary name in `folder`, then rename all; nothing half-written is ever seen.
+    """Write every artifact to a temporary name in `folder`, then rename all; nothing half-written is ever seen, and no
+    folder made where one cannot be written.
 
     Raises:
         InputError: the folder or a file cannot be written (CG0004).
     """
     written: list[tuple[Path, Path]] = []
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for artifact in artifacts:
@@ -249,12 +251,16 @@ def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]
             artifact.write(temporary)
         for temporary, final in written:
             temporary.replace(final)
+        made = []
     except OSError as error:
         text = f"cannot write to `{folder}`: {error.strerror or error}"
         raise InputError([Diagnostic("CG0004", text)]) from error
     finally:
         for temporary, _ in written:
             temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            for each in made:
+                each.rmdir()
     return [final for _, final in written]
 
 

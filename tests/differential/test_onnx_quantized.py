@@ -11,6 +11,9 @@ import pytest
 import torch
 from cgc_onnx.parameters.quantization import Quantization, quantize
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from onnx_decoding import compiled, empty_caches, input_shapes, runner, session
 from test_public_models import FAMILIES
 
@@ -56,24 +59,125 @@ def test_logits_are_near(family: str, flags: str, tmp_path: Path) -> None:
     assert (folder / "model.onnx.data").stat().st_size < 0.8 * (tmp_path / "hub" / "model.safetensors").stat().st_size
 
 
+def _unpacked(stored: tuple[Array, ...], how: Quantization, rows: int, columns: int) -> tuple[Array, Array]:
+    """Return what `quantize` stored as a matrix again, and the scale of each entry."""
+    count = columns // how.block
+    scales = stored[1].reshape(rows, count)
+    if how.bits == 4:
+        integers = np.stack([stored[0] & 15, stored[0] >> 4], -1).reshape(rows, columns)
+        points = np.stack([stored[2] & 15, stored[2] >> 4], -1)
+        zeros = points.reshape(rows, -1)[:, :count] if how.operator else points.reshape(-1)[: rows * count]
+    else:
+        integers, zeros = stored[0], np.full(rows * count, 128 if how.operator else 0, np.uint8)
+    signed = [each.astype(np.int16) for each in (integers, zeros)]
+    if not how.operator:
+        half = 1 << (how.bits - 1)
+        signed = [(each + half) % (2 * half) - half for each in signed]
+    entries = signed[0].reshape(rows, count, how.block) - signed[1].reshape(rows, count, 1)
+    wide = np.broadcast_to(scales[..., None], entries.shape).reshape(rows, columns)
+    return (entries * scales[..., None]).reshape(rows, columns), wide
+
+
+def _error(found: Array, wanted: Array, block: int) -> Array:
+    return ((found - wanted).astype(np.float64).reshape(-1, block) ** 2).sum(-1)
+
+
+def _plain(rows: Array, block: int) -> Array:
+    """Return a matrix rounded to 4 bits as it is done most often: the largest entry of a block is -8, zero is 0."""
+    blocks = rows.reshape(-1, block)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
+    scales = np.where(largest == 0, 1, largest / np.float32(-8))
+    return (np.clip(np.rint(blocks / scales), -8, 7) * scales).reshape(rows.shape)
+
+
 @pytest.mark.parametrize("operator", [True, False])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_integers_are_the_nearest(bits: Any, operator: bool) -> None:
     how = Quantization(bits, 16, operator)
     rows = np.random.default_rng(0).standard_normal((5, 48)).astype(np.float32)
     rows[2, 16:32] = 0
-    stored, scales = quantize(rows, how)
-    assert stored.shape == (5, 48 * bits // 8) and scales.shape == (5, 3)
-    integers = stored.astype(np.int16)
-    if bits == 4:
-        integers = np.stack([integers & 15, integers >> 4], -1).reshape(5, 48)
-    half = 1 << (bits - 1)
-    signed = integers - half if operator else (integers + half) % (2 * half) - half
-    again = signed.reshape(5, 3, 16) * scales[..., None]
-    # the side of the block that its largest entry is not on lacks one integer
-    assert (np.abs(again - rows.reshape(5, 3, 16)) <= np.abs(scales[..., None]) * 1.001).all()
-    assert (np.abs(again - rows.reshape(5, 3, 16)) <= np.abs(scales[..., None]) * 0.501).mean() > 0.9
-    assert (again[2, 1] == 0).all()
+    rows[3, :16] = 2.5
+    stored = quantize(rows, how, "w")
+    assert [part.nbytes for part in stored[:2]] == [5 * 48 * bits // 8, 5 * 3 * 4]
+    # three zero points to a row: an operator begins a byte with each row
+    assert bits == 8 or stored[2].nbytes == (10 if operator else 8)
+    again, scales = _unpacked(stored, how, 5, 48)
+    assert (np.abs(again - rows) <= np.abs(scales) * 1.001).mean() > 0.98
+    assert (np.abs(again - rows) <= np.abs(scales) * 0.501).mean() > 0.9
+    assert (again[2, 16:32] == 0).all()
+    assert np.allclose(again[3, :16], 2.5, rtol=2 / 255)
+
+
+@pytest.mark.parametrize(("block", "less"), [(16, 0.1), (32, 0.08), (64, 0.07), (128, 0.06)])
+@pytest.mark.parametrize("draw", ["standard_normal", "laplace"])
+def test_4_bits_are_nearer_than_plain_rounding(draw: str, block: int, less: float) -> None:
+    size = (256, 1024)
+    random = np.random.default_rng(0)
+    rows = (random.laplace(size=size) if draw == "laplace" else random.standard_normal(size)).astype(np.float32)
+    how = Quantization(4, block, True)
+    again, _ = _unpacked(quantize(rows, how, "w"), how, *size)
+    found, plain = (np.sqrt(_error(each, rows, block).sum()) for each in (again, _plain(rows, block)))
+    assert found < (1 - less) * plain
+
+
+@given(
+    arrays(np.float32, (4, 32), elements=st.floats(-1e4, 1e4, width=32).map(lambda x: x if abs(x) > 1e-3 else 0.0)),
+    st.sampled_from([16, 32]),
+    st.booleans(),
+)
+def test_no_block_is_far_off(rows: Array, block: int, operator: bool) -> None:
+    """Nothing is further off than half a step of a block's whole range, in the mean of its squares."""
+    how = Quantization(4, block, operator)
+    again, _ = _unpacked(quantize(rows, how, "w"), how, 4, 32)
+    blocks = rows.astype(np.float64).reshape(-1, block)
+    span = np.maximum(blocks.max(-1), 0) - np.minimum(blocks.min(-1), 0)
+    # the zero point is an integer, so that one end may be cut off by half a step
+    assert (_error(again, rows, block) <= block * (span / 15) ** 2 * 1.01 + 1e-9).all()
+
+
+@pytest.mark.parametrize("operator", [True, False])
+def test_parts_are_written_as_the_whole_is(operator: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three blocks to a row and an odd number of rows: no part but the last may end within a byte of zero points."""
+    (tmp_path / "m.cg").write_text(
+        "use std/llama\n\nmodel m = llama(vocab=97, context=8, layers=1, width=48, heads=3, ffn=80)\n"
+    )
+    words = [
+        "compile",
+        str(tmp_path / "m.cg"),
+        "--target",
+        "onnx",
+        "--seed",
+        "3",
+        "--quantize",
+        "int4",
+        "--block",
+        "16",
+    ]
+    words += ["--runtime", "ort"] if operator else []
+    contents = []
+    for limit in (1 << 24, 1 << 10):
+        monkeypatch.setattr("cgc_onnx.parameters.weights.BLOCK", limit)
+        out = tmp_path / str(limit)
+        run = CliRunner().invoke(main, [*words, "-o", str(out)])
+        assert run.exit_code == 0, run.output
+        contents.append((out / "model.onnx.data").read_bytes())
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("entry", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("kind", ["int4", "int8"])
+def test_what_is_no_number_is_not_quantized(entry: float, kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    public, source = FAMILIES["gpt2"]()
+    with torch.no_grad():
+        public.transformer.h[0].mlp.c_fc.weight[3, 5] = entry
+    public.save_pretrained(tmp_path / "hub")
+    (tmp_path / "m.cg").write_text(source)
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--quantize", kind, "--block", "16"]
+    words += ["--weights", str(tmp_path / "hub" / "model.safetensors"), "-o", str(tmp_path / "out")]
+    run = CliRunner().invoke(main, words)
+    assert run.exit_code == 1 and "CG0710" in run.output and "`h.0.mlp.up.w`" in run.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_bytes_every_time_and_from_drawn_weights(tmp_path: Path) -> None:

@@ -57,9 +57,9 @@ def matrix_rows(scope: Scope, x: Tensor, reduced: Sequence[str]) -> Tensor:
     return scope.shapes.merge(x, [*([name] for name in kept), reduced], [*kept, "*".join(reduced)], f"{x.name}.merged")
 
 
-def times_packed(scope: Scope, left: Tensor, packed: tuple[str, str], width: Dim, wish: str) -> Tensor:
-    """[…, reduced] times a matrix of few bits, its integers and scales [width, reduced]: the runtime unpacks it as it
-    goes.
+def times_packed(scope: Scope, left: Tensor, packed: Sequence[str], width: Dim, wish: str) -> Tensor:
+    """[…, reduced] times a matrix of few bits, its integers [width, reduced] and what lies beside them: the runtime
+    unpacks it as it goes.
     """
     how, length = scope.how, left.dims[-1].size
     assert how is not None

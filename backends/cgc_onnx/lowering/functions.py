@@ -84,9 +84,9 @@ class Structure:
         """Return how the parameters of a region are stored, by name."""
         return layouts(region, params, self.callee_layouts, self._packed)
 
-    def _packed(self, weight: TensorType, op: Dot) -> bool:
-        over = [name for name in weight.names if name in op.over]
-        return self.how is not None and self.how.operator and self.how.fits(weight, over)
+    def _packed(self, weight: TensorType, op: Dot) -> tuple[str, ...]:
+        over, how = [name for name in weight.names if name in op.over], self.how
+        return how.beside if how is not None and how.operator and how.fits(weight, over) else ()
 
     def callee_layouts(self, function: str) -> tuple[Layout, ...]:
         """Return how a function wants its parameters stored, in order."""
@@ -314,7 +314,8 @@ def _argument(writer: Writer, value: Value) -> Tensor:
 
 def _fresh(writer: Writer, parameter: Parameter) -> Parameter:
     names = tuple(writer.fresh(name) for name in parameter.names)
-    return replace(parameter, names=names, scales=tuple(writer.fresh(name) for name in parameter.scales))
+    beside = tuple(tuple(writer.fresh(name) for name in each) for each in parameter.beside)
+    return replace(parameter, names=names, beside=beside)
 
 
 def _documentation(function: Function) -> str:

@@ -66,7 +66,7 @@ def pending_product(scope: Scope, function: Linear, inputs: Sequence[Value], lat
     use = function.use
     weight = scope.operand(inputs[function.weight])
     bias = scope.operand(inputs[function.bias]) if function.bias is not None else None
-    if not isinstance(weight, Parameter) or replace(weight.layout, packed=False) != Layout((), use.groups):
+    if not isinstance(weight, Parameter) or replace(weight.layout, packed=()) != Layout((), use.groups):
         return None
     first, second = _names(weight)[: use.groups[0]], _names(weight)[use.groups[0] :]
     reduced, produced = (second, first) if use.transposed else (first, second)
@@ -97,8 +97,11 @@ def side_by_side(scope: Scope, products: Sequence[Product], kept: tuple[str, ...
     axis = 0 if first.transposed else 1
     weights = scope.writer.one("Concat", [each.weight.names[0] for each in products], f"{wish}.w", axis=axis)
     if first.weight.layout.packed:
-        scales = scope.writer.one("Concat", [each.weight.scales[0] for each in products], f"{wish}.scale", axis=0)
-        out = times_packed(scope, left, (weights, scales), width, wish)
+        beside = [
+            scope.writer.one("Concat", [each.weight.beside[0][at] for each in products], f"{wish}.{ending}", axis=0)
+            for at, ending in enumerate(first.weight.layout.packed)
+        ]
+        out = times_packed(scope, left, (weights, *beside), width, wish)
     else:
         dims = (width, left.dims[-1]) if first.transposed else (left.dims[-1], width)
         out = times_matrix(scope, left, Tensor(weights, dims, left.dtype), first.transposed, wish)

@@ -95,12 +95,12 @@ class Scope:
             made[entry.key] = (entry, self.writer.note(Tensor(name, entry.dims, entry.dtype)))
         return made[entry.key][1]
 
-    def packed(self, value: Value) -> tuple[str, str] | None:
-        """Return the integers and the scales of a packed matrix, None for any other value."""
+    def packed(self, value: Value) -> tuple[str, ...] | None:
+        """Return the integers of a packed matrix and what lies beside them, None for any other value."""
         operand = self._operands[value.name]
         if not isinstance(operand, Parameter) or not operand.layout.packed:
             return None
-        return operand.names[0], operand.scales[0]
+        return operand.names[0], *operand.beside[0]
 
     def matrix(self, value: Value, groups: tuple[int, ...]) -> Tensor:
         """Return `value`, axes in the order of its type, merged into axes by `groups`: free where stored so."""

@@ -24,13 +24,13 @@ class Layout:
 
     `loops` are the leading stacking dimensions that become separate tensors; each entry says after how many parts of
     the parameter's path the index stands (`h.attention.q.w` with 1 is `h.3.attention.q.w`). `groups` are the numbers
-    of neighbouring dimensions merged into each stored axis. A matrix that is `packed` is stored as integers, with
-    scales in a tensor of their own.
+    of neighbouring dimensions merged into each stored axis. A matrix that is `packed` is stored as integers; these are
+    the endings of the tensors beside it that say how it is unpacked, in the order in which operators take them.
     """
 
     loops: tuple[int, ...]
     groups: tuple[int, ...]
-    packed: bool = False
+    packed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class Parameter:
     dims: tuple[Dim, ...]
     dtype: DType
     layout: Layout
-    scales: tuple[str, ...] = ()
+    beside: tuple[tuple[str, ...], ...] = ()
 
     @property
     def tensors(self) -> tuple[str, ...]:
         """All ONNX tensors of it, in the order in which functions take them."""
-        return (*self.names, *self.scales)
+        return (*self.names, *(name for names in self.beside for name in names))
 
     @property
     def stored(self) -> tuple[Dim, ...]:
@@ -108,13 +108,13 @@ def weight_use(op: Dot, inputs: tuple[TensorType, TensorType], is_param: tuple[b
     return None
 
 
-PackedLookup: TypeAlias = Callable[[TensorType, Dot], bool]
-"""Tells whether a weight of this type, contracted like that, is packed."""
+PackedLookup: TypeAlias = Callable[[TensorType, Dot], tuple[str, ...]]
+"""Tells what lies beside a weight of this type, contracted like that: () where it is not packed."""
 
 
-def never_packed(_: TensorType, __: Dot) -> bool:
+def never_packed(_: TensorType, __: Dot) -> tuple[str, ...]:
     """Pack nothing."""
-    return False
+    return ()
 
 
 def layouts(
@@ -173,7 +173,7 @@ def _demands(
             use = weight_use(op, (a.type, b.type), (a.name in params, b.name in params))
             if use:
                 whole = len(use.groups) == 2 and use.transposed
-                demands[use.index] = Layout((), use.groups, whole and packed(inputs[use.index].type, op))
+                demands[use.index] = Layout((), use.groups, packed(inputs[use.index].type, op) if whole else ())
         case Call():
             depth = len(op.instance.split(".")) if op.instance else 0
             for index, layout in enumerate(callee(op.function), start=op.args):
@@ -223,8 +223,8 @@ def declare(value: Value, layout: Layout, path: str = "") -> Parameter:
         for place, index in reversed(list(zip(layout.loops, turns, strict=True))):
             indexed.insert(place, str(index))
         names.append(".".join(indexed))
-    scales = tuple(f"{name}.scale" for name in names) if layout.packed else ()
-    return Parameter(path, tuple(names), loops, dims, value.type.dtype, layout, scales)
+    beside = tuple(tuple(f"{name}.{ending}" for ending in layout.packed) for name in names)
+    return Parameter(path, tuple(names), loops, dims, value.type.dtype, layout, beside)
 
 
 def step(parameter: Parameter, index: int) -> Parameter:
@@ -234,7 +234,7 @@ def step(parameter: Parameter, index: int) -> Parameter:
     return replace(
         parameter,
         names=parameter.names[part],
-        scales=parameter.scales[part],
+        beside=parameter.beside[part],
         loops=parameter.loops[1:],
         layout=replace(parameter.layout, loops=parameter.layout.loops[1:]),
     )

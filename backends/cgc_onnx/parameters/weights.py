@@ -16,7 +16,7 @@ from cgc.ir.types import BYTES, DType, is_float
 from cgc.target import TargetError
 from cgc_onnx.parameters.layout import Parameter, indices, static_size
 from cgc_onnx.parameters.quantization import Quantization, quantize
-from cgc_onnx.proto import ELEMENT_TYPES, Attribute, Initializer
+from cgc_onnx.proto import ELEMENT_TYPES, Attribute, ElementType, Initializer
 from cgc_onnx.writer import Writer
 
 if TYPE_CHECKING:
@@ -34,23 +34,24 @@ BLOCK = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """A tensor that says how the integers of another are unpacked: `size` bytes from `offset` of the data file."""
+
+    ending: str
+    element: ElementType
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Packed:
-    """How one tensor is quantized: a matrix of `rows` by `columns`, with its scales at `offset` of the data file."""
+    """How one tensor is quantized: a matrix of `rows` by `columns`, with what lies `beside` it."""
 
     how: Quantization
     rows: int
     columns: int
-    offset: int
-
-    @property
-    def scales(self) -> tuple[int, int]:
-        """The shape of the scales."""
-        return self.rows, self.columns // self.how.block
-
-    @property
-    def size(self) -> int:
-        """Bytes of the scales."""
-        return self.rows * (self.columns // self.how.block) * BYTES["f32"]
+    beside: tuple[Beside, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,7 +82,8 @@ class Stored:
     @property
     def end(self) -> int:
         """Where what belongs to it ends in the file."""
-        return self.packed.offset + self.packed.size if self.packed else self.offset + self.size
+        last = self.packed.beside[-1] if self.packed else self
+        return last.offset + last.size
 
 
 def plan(
@@ -108,7 +110,7 @@ def plan(
                 columns = math.prod(static_size(dim) for dim in parameter.dims if dim.name in over[param.name])
                 size = count * how.bits // 8
                 offset = _aligned(end, size)
-                packed = Packed(how, count // columns, columns, _aligned(offset + size, LINE))
+                packed = Packed(how, count // columns, columns, _beside(how, count // columns, columns, offset + size))
             else:
                 size = count * BYTES[dtype]
                 offset = _aligned(end, size)
@@ -116,6 +118,17 @@ def plan(
             entries.append(entry)
             end = entry.end
     return entries
+
+
+def _beside(how: Quantization, rows: int, columns: int, end: int) -> tuple[Beside, ...]:
+    """Return what lies beside a quantized matrix that ends at `end`."""
+    count = columns // how.block
+    scales = Beside("scale", "f32", (rows, count), _aligned(end, LINE), rows * count * BYTES["f32"])
+    if how.bits == 8:
+        return (scales,)
+    row = -(-count // 2)
+    shape, size = ((rows, row), rows * row) if how.operator else ((rows, count), -(-rows * count // 2))
+    return scales, Beside("zero_point", how.element, shape, _aligned(scales.offset + scales.size, LINE), size)
 
 
 def _aligned(end: int, size: int) -> int:
@@ -141,19 +154,22 @@ def _initializers(writer: Writer, entry: Stored, file: str) -> list[Initializer]
 
 
 def _packed(writer: Writer, entry: Stored, packed: Packed, dims: tuple[int, ...], file: str) -> list[Initializer]:
-    how, scale = packed.how, f"{entry.name}.scale"
-    name = entry.name
+    how, name = packed.how, entry.name
+    beside = [f"{name}.{each.ending}" for each in packed.beside]
     if not how.operator:
-        scale, name = writer.fresh(scale), writer.fresh(f"{entry.name}.{how.element}")
+        name, beside = writer.fresh(f"{name}.{how.element}"), [writer.fresh(each) for each in beside]
         attributes: dict[str, Attribute] = {"axis": 1, "block_size": how.block}
         if dims == packed.shape:
-            writer.named("DequantizeLinear", (name, scale), entry.name, **attributes)
+            writer.named("DequantizeLinear", (name, *beside), entry.name, **attributes)
         else:
-            (matrix,) = writer.emit("DequantizeLinear", (name, scale), f"{entry.name}.rows", attributes=attributes)
+            (matrix,) = writer.emit("DequantizeLinear", (name, *beside), f"{entry.name}.rows", attributes=attributes)
             writer.named("Reshape", (matrix, writer.integers(*dims)), entry.name)
     return [
         Initializer(name, how.element, packed.shape, file, entry.offset, entry.size),
-        Initializer(scale, "f32", packed.scales, file, packed.offset, packed.size),
+        *(
+            Initializer(name, each.element, each.shape, file, each.offset, each.size)
+            for name, each in zip(beside, packed.beside, strict=True)
+        ),
     ]
 
 
@@ -220,12 +236,12 @@ def _stored_blocks(entry: Stored, array: Array) -> Iterator[tuple[int, Array]]:
             at += block.nbytes
         return
     matrix = array.reshape(packed.rows, packed.columns)
-    step = max(1, BLOCK // (packed.columns * 4))
-    row_bytes, scale_bytes = entry.size // packed.rows, packed.size // packed.rows
+    step = max(2, BLOCK // (packed.columns * 4) // 2 * 2)
+    places: list[Stored | Beside] = [entry, *packed.beside]
     for start in range(0, packed.rows, step):
-        integers, scales = quantize(matrix[start : start + step], packed.how)
-        yield entry.offset + start * row_bytes, integers
-        yield packed.offset + start * scale_bytes, scales
+        parts = quantize(matrix[start : start + step], packed.how, entry.name)
+        for place, part in zip(places, parts, strict=True):
+            yield place.offset + start * place.size // packed.rows, part
 
 
 def write_all(write: Callable[[Any], int | None], block: Array) -> None:
