@@ -137,9 +137,19 @@ def peer_commands(family: str, hub: Path, folder: Path, optimum: str) -> dict[st
     return {name: (command, out[name]) for name, command in commands.items()}
 
 
-def builder_command(hub: Path, out: Path, precision: str) -> list[str]:
-    """Return the command of onnxruntime-genai's builder."""
-    words = ["-i", str(hub), "-o", str(out), "-p", precision, "-e", "cpu"]
+def builder_command(hub: Path, out: Path, precision: str, *extra: str) -> list[str]:
+    """Return the command of onnxruntime-genai's builder, with its extra options."""
+    words = [
+        "-i",
+        str(hub),
+        "-o",
+        str(out),
+        "-p",
+        precision,
+        "-e",
+        "cpu",
+        *(("--extra_options", *extra) if extra else ()),
+    ]
     return [sys.executable, "-m", "onnxruntime_genai.models.builder", *words]
 
 

@@ -5,6 +5,8 @@ Prefill reads a prompt, decoding gives one more token to each sequence of a batc
 sessions have the same options and run by IO binding; models whose attention lets a cache grow in place (cgc's
 `--runtime ort` and the builder's) get buffers, the others hand their caches out and in. Rounds of all models are
 interleaved, each model in a process of its own, and cgc is compared with each peer by the median of the rounds' ratios.
+How far the logits of few bits are off those of floats (root of the mean square, relative) stands beside their speed: a
+larger block is faster and less exact.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "cgc ort": ("--kv-cache", "--runtime", "ort", "--unpadded", "--flat"),
     "cgc": ("--kv-cache",),
 }
-INT4 = ("--quantize", "int4", "--block", "32")
+BLOCKS = (32, 64)
+"""Entries to a block of the models of 4 bits."""
 HEADS = {"gpt2": (12, 64), "llama": (4, 64)}
 """Heads of keys and the size of each."""
 SECONDS = 0.6
@@ -86,6 +89,23 @@ class Loaded:
 
     def prepare(self, cell: Cell) -> Callable[[], None]:
         """Return what runs a cell once."""
+        binding, kept = self._bound(cell)
+
+        def run() -> None:
+            assert kept
+            self._session.run_with_iobinding(binding)
+
+        return run
+
+    def logits(self, cell: Cell) -> Any:
+        """Return the logits of a cell."""
+        binding, kept = self._bound(cell)
+        assert kept
+        self._session.run_with_iobinding(binding)
+        return binding.get_outputs()[0].numpy()
+
+    def _bound(self, cell: Cell) -> tuple[Any, list[Any]]:
+        """Return a binding, logits first, and what it points to."""
         past = 0 if cell.kind == "prefill" else cell.length
         new = cell.length if cell.kind == "prefill" else 1
         random = np.random.default_rng(0)
@@ -101,18 +121,13 @@ class Loaded:
             if name in given:
                 kept.append(self._ort.OrtValue.ortvalue_from_numpy(given[name]))
                 binding.bind_ortvalue_input(name, kept[-1])
-        for name in self._outputs:
+        for name in sorted(self._outputs, key=lambda name: name != "logits"):
             if not name.startswith("present") or not self._in_place:
                 binding.bind_output(name, "cpu")
         for name, value in self._inputs.items():
             if name.startswith("past"):
                 self._bind_cache(binding, name, value, (cell, past, new), kept)
-
-        def run() -> None:
-            assert kept
-            self._session.run_with_iobinding(binding)
-
-        return run
+        return binding, kept
 
     def _cache_shape(self, shape: list[Any]) -> tuple[int, int]:
         """Return heads and what each holds; an exporter may leave them open."""
@@ -148,17 +163,19 @@ def models(family: str, folder: Path, optimum: str) -> dict[str, dict[str, Path]
     """Return the models to compare by precision and name, exported where they are not there yet."""
     source, hub = prepared(folder, family)
     log = folder / "log"
-    found: dict[str, dict[str, Path]] = {"fp32": {}, "int4": {}}
+    few = {f"int4 by {block}": ("--quantize", "int4", "--block", str(block)) for block in BLOCKS}
+    found: dict[str, dict[str, Path]] = {precision: {} for precision in ("fp32", *few)}
     jobs: list[tuple[str, str, list[str], Path]] = []
     for name, flags in OWN.items():
-        for precision, more in (("fp32", ()), ("int4", INT4)):
-            out = folder / f"{family}_speed_{name.replace(' ', '_')}_{precision}"
+        for precision, more in {"fp32": (), **few}.items():
+            out = folder / f"{family}_speed_{name}_{precision}".replace(" ", "_")
             jobs.append((precision, name, cgc_command(source, hub, out, *flags, *more), out))
     for name, (command, out) in peer_commands(family, hub, folder, optimum).items():
         jobs.append(("fp32", name, command, out))
     if family == "llama":
-        out = folder / "llama_builder_int4"
-        jobs.append(("int4", "builder", builder_command(hub, out, "int4"), out))
+        for block, precision in zip(BLOCKS, few, strict=True):
+            out = folder / f"llama_builder_int4_by_{block}"
+            jobs.append((precision, "builder", builder_command(hub, out, "int4", f"int4_block_size={block}"), out))
     for precision, name, command, out in jobs:
         if not (out / "model.onnx").exists():
             out.mkdir(exist_ok=True)
@@ -214,8 +231,18 @@ def compare(paths: Mapping[str, Path], rounds: int, usual: tuple[int, int]) -> d
     return result
 
 
+def errors(paths: Mapping[str, Path], exact: Path, usual: tuple[int, int]) -> dict[str, float]:
+    """Return how far the logits of each model are off those of `exact`, relative: the root of the mean square."""
+    cell = Cell("prefill", 1, 1024)
+    wanted = Loaded(exact, usual).logits(cell)
+    off = {name: Loaded(path, usual).logits(cell) - wanted for name, path in paths.items()}
+    return {name: float(np.sqrt(np.mean(each**2) / np.mean(wanted**2))) for name, each in off.items()}
+
+
 def table(title: str, result: Mapping[str, Any]) -> Table:
     """Return one precision of one family as a table."""
+    result = dict(result)
+    off = result.pop("error", {})
     names = list(next(iter(result.values()))["tokens_per_second"])
     shown = Table(title=f"{title}: tokens per second")
     shown.add_column("")
@@ -226,6 +253,8 @@ def table(title: str, result: Mapping[str, Any]) -> Table:
         speeds, ratios = found["tokens_per_second"], found["cgc_ort_times_faster"]
         least = f"{min(ratios.values()):.2f}" if ratios else "no peer"
         shown.add_row(cell, *(f"{speeds[name]:.0f}" if name in speeds else "-" for name in names), least)
+    if off:
+        shown.add_row("error of logits", *(f"{off[name]:.3f}" for name in names), "")
     return shown
 
 
@@ -234,8 +263,12 @@ def run_all(folder: Path, rounds: int, families: tuple[str, ...] = ("gpt2", "lla
     optimum = older_python(folder / "optimum")
     result: dict[str, Any] = {}
     for family in families:
-        for precision, paths in models(family, folder, optimum).items():
-            result[f"{family} {precision}"] = compare(paths, rounds, HEADS[family])
+        by_precision = models(family, folder, optimum)
+        for precision, paths in by_precision.items():
+            found = compare(paths, rounds, HEADS[family])
+            if precision != "fp32":
+                found["error"] = errors(paths, by_precision["fp32"]["cgc ort"], HEADS[family])
+            result[f"{family} {precision}"] = found
     return result
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Shapes:
     """Axes and sizes in one ONNX graph or function.
 
-    A symbol (`seq`) is read off the shape of the first tensor in `arguments` that has an axis of that size. Where none
-    has, a function takes it as one more input, an int64 vector of one entry listed in `missing`; so it does with what
-    is made once for all, in `shared`.
+    A size (`seq`, `past+seq`) is read off the shape of the first tensor in `arguments` that has an axis of it, or made
+    of its symbols. A symbol that no axis has is one more input of a function, an int64 vector of one entry listed in
+    `missing`; so is what is made once for all, in `shared`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Shapes:
         if size not in self._vectors:
             names = size.symbols()
             alone = len(names) == 1 and size == symbol(min(names))
-            self._vectors[size] = self._symbol(min(names)) if alone else self._polynomial(size)
+            self._vectors[size] = self._symbol(min(names)) if alone else self._read(size) or self._polynomial(size)
         return self._vectors[size]
 
     def scalar(self, size: Size) -> str:
@@ -88,21 +88,27 @@ class Shapes:
     def _symbol(self, name: str) -> str:
         if name == PAST and self.writer.profile.runtime == "ort":
             return self._past()
-        for tensor in self._arguments:
-            for axis, dim in enumerate(tensor.dims):
-                if dim.size == symbol(name):
-                    return self.writer.one("Shape", (tensor.name,), f"{name}.size", start=axis, end=axis + 1)
+        if read := self._read(symbol(name)):
+            return read
         if self.top:
             raise TargetError("CG0802", f"no input of the model has an axis whose size is `{name}`")
         self.missing[name] = self.writer.fresh(f"{name}.size")
         return self.missing[name]
+
+    def _read(self, size: Size) -> str | None:
+        """Return a size off the first axis that has it."""
+        for tensor in self._arguments:
+            for axis, dim in enumerate(tensor.dims):
+                if dim.size == size:
+                    return self.writer.one("Shape", (tensor.name,), f"{size}.size", start=axis, end=axis + 1)
+        return None
 
     def _past(self) -> str:
         """Return the number of earlier tokens by the mask: a cache may be a longer buffer that grows in place."""
         if not self.top:
             self.missing[PAST] = self.writer.fresh(f"{PAST}.size")
             return self.missing[PAST]
-        total = self.writer.one("Shape", (self.argument(MASK).name,), "all.size", start=1, end=2)
+        total = self.vector(self.argument(MASK).dims[1].size)
         return self.writer.one("Sub", (total, self.vector(symbol("seq"))), f"{PAST}.size")
 
     def _polynomial(self, size: Size) -> str:
