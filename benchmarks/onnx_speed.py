@@ -175,7 +175,7 @@ def models(family: str, folder: Path, optimum: str) -> dict[str, dict[str, Path]
     if family == "llama":
         for block, precision in zip(BLOCKS, few, strict=True):
             out = folder / f"llama_builder_int4_by_{block}"
-            jobs.append((precision, "builder", builder_command(hub, out, "int4", f"int4_block_size={block}"), out))
+            jobs.append((precision, "builder", builder_command(hub, out, "int4", f"block_size={block}"), out))
     for precision, name, command, out in jobs:
         if not (out / "model.onnx").exists():
             out.mkdir(exist_ok=True)

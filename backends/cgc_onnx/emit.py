@@ -22,7 +22,7 @@ from cgc_onnx.lowering.shapes import Shapes
 from cgc_onnx.metadata import metadata
 from cgc_onnx.parameters.layout import Parameter, declare
 from cgc_onnx.parameters.linked import Linked, file_orders, link_artifacts, linked, write_linked
-from cgc_onnx.parameters.quantization import Quantization, contracted, quantization, rows_first
+from cgc_onnx.parameters.quantization import Matrix, Quantization, matrices, quantization
 from cgc_onnx.parameters.weights import Arrays, Stored, check_weights, plan, write_initializers, write_weights
 from cgc_onnx.proto import FunctionDef, GraphDef, Initializer, ModelDef, encode
 from cgc_onnx.surface import surface_of
@@ -79,11 +79,11 @@ class Emission:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How weights are stored: in a `precision` of their own, or those that `over` names quantized."""
+    """How weights are stored: in a `precision` of their own, or those of `few` quantized."""
 
     precision: DType | None
     how: Quantization | None
-    over: Mapping[str, tuple[str, ...]]
+    few: Mapping[str, Matrix]
 
 
 def emit(
@@ -109,8 +109,8 @@ def emit(
     """
     graph = program.graph
     orders = file_orders(graph.params, weights) if isinstance(weights, CheckpointWeights) else {}
-    over = contracted(graph) if how is not None else {}
-    rows = rows_first(graph.params, over, how) if how is not None else {}
+    few = matrices(graph, how) if how is not None else {}
+    rows = {name: matrix.order(how) for name, matrix in few.items()} if how is not None else {}
     graph = with_parameter_order(graph, {**orders, **rows})
     surface = surface_of(graph, caches)
     writer = Writer(written_for, reserved=surface.reserved)
@@ -124,7 +124,7 @@ def emit(
         for name in parameter.tensors:
             writer.fresh(name)
     proto = GraphDef(graph.name, program.doc)
-    placed = _place(writer, parameters, weights, proto, Form(precision, how, {name: over[name] for name in rows}))
+    placed = _place(writer, parameters, weights, proto, Form(precision, how, few))
     scope = Scope(Shapes(writer, tensors, structure.bound, top=True, limits=structure.limits), how=how)
     for value in graph.inputs:
         scope.define(value, inputs[value.name].operand(scope))
@@ -161,7 +161,7 @@ def _place(
     # Few bits are for a small folder: it would not be one with the whole checkpoint in it.
     if isinstance(weights, CheckpointWeights) and form.how is None:
         stay, parameters = linked(parameters, weights, form.precision)
-    stored = plan(parameters, form.precision, form.how, form.over)
+    stored = plan(parameters, form.precision, form.how, form.few)
     initializers: list[Initializer] = [*write_linked(writer, stay), *write_initializers(writer, stored, DATA)]
     graph.initializers = initializers
     return stored, stay

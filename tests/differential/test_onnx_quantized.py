@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from cgc_onnx.parameters.quantization import Quantization, quantize
@@ -59,23 +60,28 @@ def test_logits_are_near(family: str, flags: str, tmp_path: Path) -> None:
     assert (folder / "model.onnx.data").stat().st_size < 0.8 * (tmp_path / "hub" / "model.safetensors").stat().st_size
 
 
+def _quantized(rows: Array, how: Quantization) -> tuple[Array, ...]:
+    """Quantize a matrix whose rows are cut into blocks: a standard tensor has them along its first axis."""
+    return quantize(rows if how.operator else rows.T, how, "w")
+
+
 def _unpacked(stored: tuple[Array, ...], how: Quantization, rows: int, columns: int) -> tuple[Array, Array]:
-    """Return what `quantize` stored as a matrix again, and the scale of each entry."""
+    """Return what `_quantized` stored as a matrix again, and the scale of each entry."""
     count = columns // how.block
-    scales = stored[1].reshape(rows, count)
+    shape, by_block = ((rows, columns), (rows, count)) if how.operator else ((columns, rows), (count, rows))
     if how.bits == 4:
-        integers = np.stack([stored[0] & 15, stored[0] >> 4], -1).reshape(rows, columns)
+        integers = np.stack([stored[0] & 15, stored[0] >> 4], -1).reshape(shape)
         points = np.stack([stored[2] & 15, stored[2] >> 4], -1)
         zeros = points.reshape(rows, -1)[:, :count] if how.operator else points.reshape(-1)[: rows * count]
     else:
-        integers, zeros = stored[0], np.full(rows * count, 128 if how.operator else 0, np.uint8)
-    signed = [each.astype(np.int16) for each in (integers, zeros)]
+        integers, zeros = stored[0].reshape(shape), np.full(by_block, 128 if how.operator else 0, np.uint8)
+    half, signed = 1 << (how.bits - 1), (integers.astype(np.int16), zeros.reshape(by_block).astype(np.int16))
     if not how.operator:
-        half = 1 << (how.bits - 1)
-        signed = [(each + half) % (2 * half) - half for each in signed]
-    entries = signed[0].reshape(rows, count, how.block) - signed[1].reshape(rows, count, 1)
-    wide = np.broadcast_to(scales[..., None], entries.shape).reshape(rows, columns)
-    return (entries * scales[..., None]).reshape(rows, columns), wide
+        signed = (signed[0] + half) % (2 * half) - half, (signed[1] + half) % (2 * half) - half
+    axis = 1 if how.operator else 0
+    zero, scales = (np.repeat(each, how.block, axis) for each in (signed[1], stored[1].reshape(by_block)))
+    entries = (signed[0] - zero) * scales
+    return (entries, scales) if how.operator else (entries.T, scales.T)
 
 
 def _error(found: Array, wanted: Array, block: int) -> Array:
@@ -97,7 +103,7 @@ def test_integers_are_the_nearest(bits: Any, operator: bool) -> None:
     rows = np.random.default_rng(0).standard_normal((5, 48)).astype(np.float32)
     rows[2, 16:32] = 0
     rows[3, :16] = 2.5
-    stored = quantize(rows, how, "w")
+    stored = _quantized(rows, how)
     assert [part.nbytes for part in stored[:2]] == [5 * 48 * bits // 8, 5 * 3 * 4]
     # three zero points to a row: an operator begins a byte with each row
     assert bits == 8 or stored[2].nbytes == (10 if operator else 8)
@@ -115,7 +121,7 @@ def test_4_bits_are_nearer_than_plain_rounding(draw: str, block: int, less: floa
     random = np.random.default_rng(0)
     rows = (random.laplace(size=size) if draw == "laplace" else random.standard_normal(size)).astype(np.float32)
     how = Quantization(4, block, True)
-    again, _ = _unpacked(quantize(rows, how, "w"), how, *size)
+    again, _ = _unpacked(_quantized(rows, how), how, *size)
     found, plain = (np.sqrt(_error(each, rows, block).sum()) for each in (again, _plain(rows, block)))
     assert found < (1 - less) * plain
 
@@ -128,7 +134,7 @@ def test_4_bits_are_nearer_than_plain_rounding(draw: str, block: int, less: floa
 def test_no_block_is_far_off(rows: Array, block: int, operator: bool) -> None:
     """Nothing is further off than half a step of a block's whole range, in the mean of its squares."""
     how = Quantization(4, block, operator)
-    again, _ = _unpacked(quantize(rows, how, "w"), how, 4, 32)
+    again, _ = _unpacked(_quantized(rows, how), how, 4, 32)
     blocks = rows.astype(np.float64).reshape(-1, block)
     span = np.maximum(blocks.max(-1), 0) - np.minimum(blocks.min(-1), 0)
     # the zero point is an integer, so that one end may be cut off by half a step
@@ -162,6 +168,23 @@ def test_parts_are_written_as_the_whole_is(operator: bool, tmp_path: Path, monke
         assert run.exit_code == 0, run.output
         contents.append((out / "model.onnx.data").read_bytes())
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama grouped"])
+@pytest.mark.parametrize("kind", ["int4", "int8"])
+def test_the_runtime_multiplies_by_standard_tensors_as_they_are(family: str, kind: str, tmp_path: Path) -> None:
+    """`DequantizeLinear` and what multiplies by it become one operator: no matrix of floats is made."""
+    torch.manual_seed(1)
+    public, source = FAMILIES[family]()
+    folder = compiled(source, public.eval(), tmp_path, "--quantize", kind, "--block", "16")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    written = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    optimized = onnx.load(str(tmp_path / "optimized.onnx"), load_external_data=False)
+    ops = [node.op_type for node in optimized.graph.node]
+    matrices = sum(node.op_type == "DequantizeLinear" for node in written.graph.node)
+    assert matrices > 8 and ops.count("MatMulNBits") == matrices and "DequantizeLinear" not in ops
 
 
 @pytest.mark.parametrize("entry", [np.inf, -np.inf, np.nan])

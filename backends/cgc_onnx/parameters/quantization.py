@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cgc.ir.dims import product
-from cgc.ir.graph import Graph, Param, Region, Value
+from cgc.ir.graph import Graph, Region, Value
 from cgc.ir.ops import Call, Dot, Repeat
 from cgc.ir.types import TensorType
 from cgc.target import TargetError
@@ -95,19 +95,42 @@ def quantization(kind: str | None, block: int | None, profile: Profile) -> Quant
 # ---- which weights
 
 
-def contracted(graph: Graph) -> dict[str, tuple[str, ...]]:
-    """Return the dimensions along which each parameter is contracted, for those that are used in no other way."""
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A parameter as a matrix, its `kept` dimensions by the `contracted` ones, for each index of its `loops`."""
+
+    loops: tuple[str, ...]
+    kept: tuple[str, ...]
+    contracted: tuple[str, ...]
+
+    def order(self, how: Quantization) -> tuple[str, ...]:
+        """Return the order in which the dimensions are stored: the contracted ones last for the runtime's operator, and
+        first for a standard tensor, of which runtimes make one for their operator.
+        """
+        matrix = (self.kept, self.contracted) if how.operator else (self.contracted, self.kept)
+        return (*self.loops, *matrix[0], *matrix[1])
+
+
+def matrices(graph: Graph, how: Quantization) -> dict[str, Matrix]:
+    """Return the parameters that are quantized: matrices that fit, and are used in no other way."""
     functions = {function.name: function.body for function in graph.functions}
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, Matrix] = {}
     for param in graph.params:
         uses = set(_uses(graph.body, param.value, functions))
-        if len(uses) == 1 and (over := uses.pop()):
-            found[param.name] = over
+        kept, over = uses.pop() if len(uses) == 1 else ((), ())
+        if over and how.fits(param.type, over):
+            loops = tuple(name for name in param.type.names if name not in (*kept, *over))
+            found[param.name] = Matrix(loops, kept, over)
     return found
 
 
-def _uses(region: Region, value: Value, functions: Mapping[str, Region]) -> Iterable[tuple[str, ...]]:
-    """Yield how a region uses a value: the dimensions of a contraction in the value's order, () for anything else."""
+_Use: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _uses(region: Region, value: Value, functions: Mapping[str, Region]) -> Iterable[_Use]:
+    """Yield how a region uses a value: the dimensions that a contraction keeps and those that it contracts, in the
+    value's order; none for anything else.
+    """
     for node in region.nodes:
         for place, operand in enumerate(node.inputs):
             if operand.name != value.name:
@@ -116,61 +139,64 @@ def _uses(region: Region, value: Value, functions: Mapping[str, Region]) -> Iter
                 case Dot(over):
                     other = node.inputs[1 - place]
                     shared = any(other.type.has(name) for name in value.type.names if name not in over)
-                    yield () if shared else tuple(name for name in value.type.names if name in over)
+                    names = value.type.names if not shared else ()
+                    yield tuple(n for n in names if n not in over), tuple(n for n in names if n in over)
                 case Call(function):
                     yield from _uses(functions[function], functions[function].arguments[place], functions)
                 case Repeat() as op if place >= op.carried + op.shared:
                     yield from _uses(op.body, op.body.arguments[place], functions)
                 case _:
-                    yield ()
+                    yield (), ()
     if any(result.name == value.name for result in region.results):
-        yield ()
-
-
-def rows_first(
-    params: Sequence[Param], over: Mapping[str, tuple[str, ...]], how: Quantization
-) -> dict[str, tuple[str, ...]]:
-    """Return the order of dimensions of every parameter that is quantized: the contracted ones last."""
-    return {
-        param.name: (*(name for name in param.type.names if name not in over[param.name]), *over[param.name])
-        for param in params
-        if param.name in over and how.fits(param.type, over[param.name])
-    }
+        yield (), ()
 
 
 # ---- the numbers
 
 
-def quantize(rows: Array, how: Quantization, name: str) -> tuple[Array, ...]:
-    """Return the matrix `name` [rows, columns] as bytes [rows, columns · bits / 8], and what lies beside it: the scales
-    [rows, columns / block], and of 4 bits the zero points, two in a byte. The bytes of the zero points begin anew with
-    each row for an operator only: otherwise, what is not the end of a matrix has to have an even number of rows.
+def quantize(matrix: Array, how: Quantization, name: str) -> tuple[Array, ...]:
+    """Return the integers of the matrix `name` as bytes, and what lies beside them by block: the scales, and of 4 bits
+    the zero points, two in a byte. Blocks are along the last axis for the runtime's operator, else along the first.
+
+    The zero points of an operator begin a byte with each row. Of a standard tensor they do not, so that what is not the
+    end of a matrix has to have an even number of blocks one behind the other.
 
     Raises:
         TargetError: CG0710, an entry is not finite, or too large to be told from its block's others.
     """
     import numpy as np
 
-    count, length = rows.shape
-    blocks = np.ascontiguousarray(rows, np.float32).reshape(-1, how.block)
-    integers, scales = np.empty(blocks.shape, np.uint8), np.empty(len(blocks), np.float32)
-    zeros = np.empty(len(blocks), np.uint8)
-    for start in range(0, len(blocks), step := TILE // how.block):
-        part = slice(start, start + step)
-        tile = np.ascontiguousarray(blocks[part].T)
-        if not np.isfinite(tile.max(0) - tile.min(0)).all():
-            text = f"`{name}` has an entry that is no finite number, or reaches too far"
-            raise TargetError("CG0710", text, "mend the weights, or leave `--quantize` away")
-        found, scales[part], zeros[part] = _searched(tile) if how.bits == 4 else _from_largest(tile, how.bits)
-        integers[part] = found.astype(np.uint8).T
-    if not how.operator:  # shifted back to be signed
+    matrix = np.ascontiguousarray(matrix, np.float32)
+    integers = np.empty(matrix.shape, np.uint8)
+    blocks, found = (_by_block(each, how) for each in (matrix, integers))
+    groups, _, count = blocks.shape
+    scales, zeros = np.empty((groups, count), np.float32), np.empty((groups, count), np.uint8)
+    for group in range(groups):
+        for start in range(0, count, step := TILE // how.block):
+            part = slice(start, start + step)
+            tile = np.ascontiguousarray(blocks[group, :, part])
+            if not np.isfinite(tile.max(0) - tile.min(0)).all():
+                text = f"`{name}` has an entry that is no finite number, or reaches too far"
+                raise TargetError("CG0710", text, "mend the weights, or leave `--quantize` away")
+            fitted = _searched(tile) if how.bits == 4 else _from_largest(tile, how.bits)
+            found[group, :, part] = fitted[0].astype(np.uint8)
+            scales[group, part], zeros[group, part] = fitted[1:]
+    if how.operator:
+        scales, zeros = (each.reshape(len(matrix), -1) for each in (scales, zeros))
+    else:  # shifted back to be signed
         integers ^= 1 << (how.bits - 1)
         zeros ^= 1 << (how.bits - 1)
-    by_row = scales.reshape(count, -1)
+        zeros = zeros.reshape(1, -1)
     if how.bits == 8:
-        return integers.reshape(count, length), by_row
-    points = zeros.reshape(by_row.shape if how.operator else (1, -1))
-    return _in_pairs(integers.reshape(count, length)), by_row, _in_pairs(points)
+        return integers, scales
+    return _in_pairs(integers if how.operator else integers.reshape(1, -1)), scales, _in_pairs(zeros)
+
+
+def _by_block(matrix: Array, how: Quantization) -> Array:
+    """Return a matrix as [groups, entries, blocks]."""
+    if how.operator:
+        return matrix.reshape(1, -1, how.block).transpose(0, 2, 1)
+    return matrix.reshape(-1, how.block, matrix.shape[1])
 
 
 def _searched(blocks: Array) -> tuple[Array, Array, Array]:

@@ -15,7 +15,7 @@ from cgc.ir.graph import Param
 from cgc.ir.types import BYTES, DType, is_float
 from cgc.target import TargetError
 from cgc_onnx.parameters.layout import Parameter, indices, static_size
-from cgc_onnx.parameters.quantization import Quantization, quantize
+from cgc_onnx.parameters.quantization import Matrix, Quantization, quantize
 from cgc_onnx.proto import ELEMENT_TYPES, Attribute, ElementType, Initializer
 from cgc_onnx.writer import Writer
 
@@ -46,7 +46,7 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """How one tensor is quantized: a matrix of `rows` by `columns`, with what lies `beside` it."""
+    """How one tensor is quantized: a matrix of `rows` by the `columns` that are contracted, with what lies `beside`."""
 
     how: Quantization
     rows: int
@@ -54,12 +54,17 @@ class Packed:
     beside: tuple[Beside, ...]
 
     @property
+    def matrix(self) -> tuple[int, int]:
+        """The shape of the matrix as it is stored."""
+        return (self.rows, self.columns) if self.how.operator else (self.columns, self.rows)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the integers as the file says it: MatMulNBits takes bytes by block."""
         how = self.how
         if how.operator:
             return self.rows, self.columns // how.block, how.block * how.bits // 8
-        return self.rows, self.columns
+        return self.matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +95,11 @@ def plan(
     parameters: Sequence[tuple[Param, Parameter]],
     precision: DType | None = None,
     how: Quantization | None = None,
-    over: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    few: Mapping[str, Matrix] = MappingProxyType({}),
 ) -> list[Stored]:
     """Return where each tensor of `parameters` lies, in their order, in `precision` where that is given.
 
-    Those that `over` says the contracted dimensions of are quantized.
+    Those of `few` are quantized.
 
     Raises:
         TargetError: a parameter has a size that is not known.
@@ -106,8 +111,10 @@ def plan(
         count = math.prod(static_size(dim) for dim in parameter.dims)
         for name, index in zip(parameter.names, indices(parameter.loops), strict=True):
             packed = None
-            if how is not None and param.name in over and (parameter.layout.packed or not how.operator):
-                columns = math.prod(static_size(dim) for dim in parameter.dims if dim.name in over[param.name])
+            if how is not None and param.name in few and (parameter.layout.packed or not how.operator):
+                columns = math.prod(
+                    static_size(dim) for dim in parameter.dims if dim.name in few[param.name].contracted
+                )
                 size = count * how.bits // 8
                 offset = _aligned(end, size)
                 packed = Packed(how, count // columns, columns, _beside(how, count // columns, columns, offset + size))
@@ -123,11 +130,12 @@ def plan(
 def _beside(how: Quantization, rows: int, columns: int, end: int) -> tuple[Beside, ...]:
     """Return what lies beside a quantized matrix that ends at `end`."""
     count = columns // how.block
-    scales = Beside("scale", "f32", (rows, count), _aligned(end, LINE), rows * count * BYTES["f32"])
+    shape = (rows, count) if how.operator else (count, rows)
+    scales = Beside("scale", "f32", shape, _aligned(end, LINE), rows * count * BYTES["f32"])
     if how.bits == 8:
         return (scales,)
     row = -(-count // 2)
-    shape, size = ((rows, row), rows * row) if how.operator else ((rows, count), -(-rows * count // 2))
+    shape, size = ((rows, row), rows * row) if how.operator else (shape, -(-rows * count // 2))
     return scales, Beside("zero_point", how.element, shape, _aligned(scales.offset + scales.size, LINE), size)
 
 
@@ -158,11 +166,11 @@ def _packed(writer: Writer, entry: Stored, packed: Packed, dims: tuple[int, ...]
     beside = [f"{name}.{each.ending}" for each in packed.beside]
     if not how.operator:
         name, beside = writer.fresh(f"{name}.{how.element}"), [writer.fresh(each) for each in beside]
-        attributes: dict[str, Attribute] = {"axis": 1, "block_size": how.block}
+        attributes: dict[str, Attribute] = {"axis": 0, "block_size": how.block}
         if dims == packed.shape:
             writer.named("DequantizeLinear", (name, *beside), entry.name, **attributes)
         else:
-            (matrix,) = writer.emit("DequantizeLinear", (name, *beside), f"{entry.name}.rows", attributes=attributes)
+            (matrix,) = writer.emit("DequantizeLinear", (name, *beside), f"{entry.name}.matrix", attributes=attributes)
             writer.named("Reshape", (matrix, writer.integers(*dims)), entry.name)
     return [
         Initializer(name, how.element, packed.shape, file, entry.offset, entry.size),
@@ -235,13 +243,14 @@ def _stored_blocks(entry: Stored, array: Array) -> Iterator[tuple[int, Array]]:
             yield at, block
             at += block.nbytes
         return
-    matrix = array.reshape(packed.rows, packed.columns)
-    step = max(2, BLOCK // (packed.columns * 4) // 2 * 2)
+    matrix = array.reshape(packed.matrix)
+    unit = 2 if packed.how.operator else 2 * packed.how.block
+    step = max(1, BLOCK // (matrix[0].size * 4) // unit) * unit
     places: list[Stored | Beside] = [entry, *packed.beside]
-    for start in range(0, packed.rows, step):
+    for start in range(0, len(matrix), step):
         parts = quantize(matrix[start : start + step], packed.how, entry.name)
         for place, part in zip(places, parts, strict=True):
-            yield place.offset + start * place.size // packed.rows, part
+            yield place.offset + start * place.size // len(matrix), part
 
 
 def write_all(write: Callable[[Any], int | None], block: Array) -> None:
