@@ -4,7 +4,7 @@ onnxruntime-genai's builder make of the same weights, and for prefill also torch
 Prefill reads a prompt, decoding gives one more token to each sequence of a batch behind so many known ones. All
 sessions have the same options and run by IO binding; models whose attention lets a cache grow in place (cgc's
 `--runtime ort` and the builder's) get buffers, the others hand their caches out and in. Rounds of all models are
-interleaved, each model in a process of its own, and cgc is compared with each peer by the median of the rounds' ratios.
+interleaved, each run in a process of its own, and cgc is compared with each peer by the median of the rounds' ratios.
 How far the logits of few bits are off those of floats (root of the mean square, relative) stands beside their speed: a
 larger block is faster and less exact.
 """
@@ -184,48 +184,41 @@ def models(family: str, folder: Path, optimum: str) -> dict[str, dict[str, Path]
     return found
 
 
-def timed(path: Path, usual: tuple[int, int]) -> list[float | None]:
-    """Return the seconds of each cell that a model can run."""
+def timed(path: Path, usual: tuple[int, int], cell: Cell) -> float | None:
+    """Return the seconds of a cell, None for decoding with a model that cannot."""
     loaded = Loaded(path, usual)
-    found: list[float | None] = []
-    for kind, batch, length in CELLS:
-        if kind == "decode" and not loaded.decodes:
-            found.append(None)
-            continue
-        run = loaded.prepare(Cell(kind, batch, length))
-        run()
-        found.append(seconds(run))
-    return found
+    if cell.kind == "decode" and not loaded.decodes:
+        return None
+    run = loaded.prepare(cell)
+    run()
+    return seconds(run)
 
 
 def compare(paths: Mapping[str, Path], rounds: int, usual: tuple[int, int]) -> dict[str, Any]:
     """Return, for each cell, tokens per second by model, and cgc's best against the best peer.
 
-    Each model of a round has a process of its own: in one process, what is loaded first gets the worse memory.
+    Each cell of a model has a process of its own: in one process, what comes first gets the better or the worse memory.
     """
-    taken: dict[str, list[list[float | None]]] = {name: [] for name in paths}
-    names = list(paths)
-    for turn in range(rounds):
-        for place in range(len(names)):
-            name = names[(turn + place) % len(names)]
-            words = ["--one", str(paths[name]), *map(str, usual)]
-            command = [sys.executable, "-m", "benchmarks.onnx_speed", *words]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            taken[name].append(json.loads(done.stdout.splitlines()[-1]))
     result: dict[str, Any] = {}
-    for at, (kind, batch, length) in enumerate(CELLS):
-        cell = Cell(kind, batch, length)
-        times = {
-            name: [time for time in (found[at] for found in rows) if time is not None] for name, rows in taken.items()
-        }
-        times = {name: row for name, row in times.items() if row}
+    for cell in (Cell(*each) for each in CELLS):
+        taken: dict[str, list[float]] = {}
+        names = list(paths)
+        for turn in range(rounds):
+            for name in (*names[turn % len(names) :], *names[: turn % len(names)]):
+                words = [str(paths[name]), *usual, cell.kind, cell.batch, cell.length]
+                command = [sys.executable, "-m", "benchmarks.onnx_speed", "--one", *map(str, words)]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                found = json.loads(done.stdout.splitlines()[-1])
+                if found is not None:
+                    taken.setdefault(name, []).append(found)
+            names = [name for name in names if name in taken]
         ratios = {
-            peer: median(theirs / ours for theirs, ours in zip(times[peer], times["cgc ort"], strict=True))
-            for peer in times
+            peer: median(theirs / ours for theirs, ours in zip(taken[peer], taken["cgc ort"], strict=True))
+            for peer in taken
             if peer not in OWN
         }
-        result[f"{kind} {batch}x{length}"] = {
-            "tokens_per_second": {name: cell.tokens / median(row) for name, row in times.items()},
+        result[f"{cell.kind} {cell.batch}x{cell.length}"] = {
+            "tokens_per_second": {name: cell.tokens / median(row) for name, row in taken.items()},
             "cgc_ort_times_faster": ratios,
         }
     return result
@@ -279,11 +272,12 @@ def main() -> None:
     parser.add_argument("--family", action="append", choices=["gpt2", "llama"], help="only this one")
     parser.add_argument("--json", type=Path, help="where to write the result as JSON")
     parser.add_argument("--folder", type=Path, help="where to keep weights, models and optimum's environment")
-    parser.add_argument("--one", nargs=3, metavar=("MODEL", "HEADS", "HEAD"), help="only time this model, as JSON")
+    words = ("MODEL", "HEADS", "HEAD", "KIND", "BATCH", "LENGTH")
+    parser.add_argument("--one", nargs=len(words), metavar=words, help="only time this, as JSON")
     arguments = parser.parse_args()
     if arguments.one:
-        path, heads, head = arguments.one
-        print(json.dumps(timed(Path(path), (int(heads), int(head)))))
+        path, heads, head, kind, batch, length = arguments.one
+        print(json.dumps(timed(Path(path), (int(heads), int(head)), Cell(kind, int(batch), int(length)))))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.folder or Path(name)
