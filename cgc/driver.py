@@ -242,8 +242,9 @@ def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]
         InputError: the folder or a file cannot be written (CG0004).
     """
     written: list[tuple[Path, Path]] = []
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    made: list[Path] = []
     try:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for artifact in artifacts:
             temporary = folder / f".{artifact.name}.{os.getpid()}.part"
@@ -258,8 +259,8 @@ def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]
     finally:
         for temporary, _ in written:
             temporary.unlink(missing_ok=True)
-        with suppress(OSError):
-            for each in made:
+        for each in made:
+            with suppress(OSError):
                 each.rmdir()
     return [final for _, final in written]
 

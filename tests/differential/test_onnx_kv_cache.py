@@ -128,6 +128,19 @@ def test_unpadded_attention_takes_one_product(family: str, tmp_path: Path) -> No
     assert (list(attention.input[1:3]) == ["", ""], turned) == (PACKED[family] is not None, bool(PACKED[family]))
 
 
+@pytest.mark.parametrize("sizes", [("--seq", "1"), ("--seq", "1", "--batch", "2")])
+@pytest.mark.parametrize("flags", [*FLAGS.values(), UNPADDED], ids=[*FLAGS, "unpadded"])
+@pytest.mark.parametrize("family", ["llama grouped", "gpt2 three heads"])
+def test_sizes_that_are_given(family: str, flags: tuple[str, ...], sizes: tuple[str, ...], tmp_path: Path) -> None:
+    model, source = public(family)
+    loaded = session(compiled(source, model, tmp_path, *flags, *sizes))
+    prompt = np.array([[5], [60]])
+    shapes = input_shapes(loaded)
+    assert shapes["input_ids"] == [2 if "--batch" in sizes else "batch_size", 1]
+    found = greedy(runner(loaded), shapes, prompt, np.ones(prompt.shape, np.int64), NEW)
+    assert found.tolist() == public_greedy(model, prompt, NEW).tolist()
+
+
 @pytest.mark.parametrize("flags", [(), ("--quantize", "int8", "--block", "16"), ("--flat",)])
 def test_a_prompt_in_parts_gives_what_the_whole_gives(flags: tuple[str, ...], tmp_path: Path) -> None:
     model, source = public("llama grouped")

@@ -170,6 +170,15 @@ def test_parts_are_written_as_the_whole_is(operator: bool, tmp_path: Path, monke
     assert contents[0] == contents[1]
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e37])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_entries_of_any_size_are_as_near(bits: Any, size: float) -> None:
+    how = Quantization(bits, 32, True)
+    rows = np.random.default_rng(0).uniform(-1, 1, (16, 64)).astype(np.float32)
+    usual, large = (_unpacked(_quantized(each, how), how, 16, 64)[0] for each in (rows, rows * np.float32(size)))
+    assert np.allclose(large.astype(np.float64) / size, usual, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama grouped"])
 @pytest.mark.parametrize("kind", ["int4", "int8"])
 def test_the_runtime_multiplies_by_standard_tensors_as_they_are(family: str, kind: str, tmp_path: Path) -> None:

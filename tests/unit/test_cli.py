@@ -340,13 +340,13 @@ def test_compile() -> None:
     assert again.splitlines()[-len(data["written"]) :] == [f"wrote {path}" for path in data["written"]]
 
 
-@pytest.mark.parametrize("place", ["tiny.cg/out", "/dev/null/out"])
+@pytest.mark.parametrize("place", ["tiny.cg/out", "/dev/null/out", "x" * 300, f"new/sub/{'x' * 300}"])
 def test_a_folder_that_cannot_be_made(place: str) -> None:
     before = files()
     result = run("compile", "tiny.cg", "--target", "torch", "-o", place)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "error[CG0004]" in result.stderr
-    assert files() == before
+    assert files() == before and not Path("new").exists()
 
 
 def test_what_a_target_refuses_is_a_diagnostic() -> None:

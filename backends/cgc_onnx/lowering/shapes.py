@@ -99,7 +99,7 @@ class Shapes:
         """Return a size off the first axis that has it."""
         for tensor in self._arguments:
             for axis, dim in enumerate(tensor.dims):
-                if dim.size == size:
+                if self.fixed(dim.size) == size:
                     return self.writer.one("Shape", (tensor.name,), f"{size}.size", start=axis, end=axis + 1)
         return None
 
@@ -108,8 +108,11 @@ class Shapes:
         if not self.top:
             self.missing[PAST] = self.writer.fresh(f"{PAST}.size")
             return self.missing[PAST]
-        total = self.vector(self.argument(MASK).dims[1].size)
-        return self.writer.one("Sub", (total, self.vector(symbol("seq"))), f"{PAST}.size")
+        mask = self.argument(MASK)
+        total = self.fixed(mask.dims[1].size)
+        if total not in self._vectors:
+            self._vectors[total] = self.writer.one("Shape", (mask.name,), f"{total}.size", start=1, end=2)
+        return self.writer.one("Sub", (self._vectors[total], self.vector(symbol("seq"))), f"{PAST}.size")
 
     def _polynomial(self, size: Size) -> str:
         """Σ cᵢ·mᵢ as (Σ (d·cᵢ)·(m·mᵢ)) / (d·m), whose factors are all integers."""

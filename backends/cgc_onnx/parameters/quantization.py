@@ -36,7 +36,7 @@ finer ones, gain less than 0.3% of the error of normal, Laplace and t distribute
 TILE = 1 << 17
 """Entries looked at together: they stay in a core's cache."""
 SMALLEST_SPAN = 1e-36
-"""Blocks that reach less far are zeros."""
+"""Blocks that reach no farther are zeros."""
 USES_INTEGERS = 4
 """`accuracy_level` of MatMulNBits: activations are rounded to 8 bits by block too, and integers multiplied."""
 
@@ -118,7 +118,7 @@ def matrices(graph: Graph, how: Quantization) -> dict[str, Matrix]:
     for param in graph.params:
         uses = set(_uses(graph.body, param.value, functions))
         kept, over = uses.pop() if len(uses) == 1 else ((), ())
-        if over and how.fits(param.type, over):
+        if kept and over and how.fits(param.type, over):
             loops = tuple(name for name in param.type.names if name not in (*kept, *over))
             found[param.name] = Matrix(loops, kept, over)
     return found
@@ -158,15 +158,14 @@ def quantize(matrix: Array, how: Quantization, name: str) -> tuple[Array, ...]:
     """Return the integers of the matrix `name` as bytes, and what lies beside them by block: the scales, and of 4 bits
     the zero points, two in a byte. Blocks are along the last axis for the runtime's operator, else along the first.
 
-    The zero points of an operator begin a byte with each row. Of a standard tensor they do not, so that what is not the
-    end of a matrix has to have an even number of blocks one behind the other.
+    The zero points of an operator begin a byte with each row. Those of a standard tensor do not: a part of a matrix
+    that is not its end has an even number of blocks along the first axis, or they would end within a byte.
 
     Raises:
         TargetError: CG0710, an entry is not finite, or too large to be told from its block's others.
     """
     import numpy as np
 
-    matrix = np.ascontiguousarray(matrix, np.float32)
     integers = np.empty(matrix.shape, np.uint8)
     blocks, found = (_by_block(each, how) for each in (matrix, integers))
     _, groups, count = blocks.shape
@@ -176,16 +175,14 @@ def quantize(matrix: Array, how: Quantization, name: str) -> tuple[Array, ...]:
     for group in range(0, groups, high):
         for start in range(0, count, wide):
             part = slice(group, group + high), slice(start, start + wide)
-            tile = np.ascontiguousarray(blocks[:, *part])
+            tile = np.ascontiguousarray(blocks[:, *part], np.float32)
             if not np.isfinite(tile.max(0) - tile.min(0)).all():
                 text = f"`{name}` has an entry that is no finite number, or reaches too far"
                 raise TargetError("CG0710", text, "mend the weights, or leave `--quantize` away")
             fitted = _searched(tile) if how.bits == 4 else _from_largest(tile, how.bits)
             found[:, *part] = fitted[0].astype(np.uint8)
             scales[part], zeros[part] = fitted[1:]
-    if how.operator:
-        scales, zeros = (each.reshape(len(matrix), -1) for each in (scales, zeros))
-    else:  # shifted back to be signed
+    if not how.operator:  # shifted back to be signed
         integers ^= 1 << (how.bits - 1)
         zeros ^= 1 << (how.bits - 1)
         zeros = zeros.reshape(1, -1)
@@ -197,7 +194,7 @@ def quantize(matrix: Array, how: Quantization, name: str) -> tuple[Array, ...]:
 def _by_block(matrix: Array, how: Quantization) -> Array:
     """Return a matrix as [entries of a block, groups of blocks, blocks]."""
     if how.operator:
-        return matrix.reshape(1, -1, how.block).transpose(2, 0, 1)
+        return matrix.reshape(len(matrix), -1, how.block).transpose(2, 0, 1)
     return matrix.reshape(-1, how.block, matrix.shape[1]).transpose(1, 0, 2)
 
 
@@ -207,11 +204,13 @@ def _searched(blocks: Array) -> tuple[Array, Array, Array]:
 
     low, high = np.minimum(blocks.min(0), 0), np.maximum(blocks.max(0), 0)
     span = high - low
+    blocks = blocks * np.divide(1, span, out=np.zeros_like(span), where=span > SMALLEST_SPAN)
+    middle = np.divide(low + high, 2 * span, out=np.zeros_like(span), where=span > SMALLEST_SPAN)
     inverses, zeros, scales = np.zeros_like(span), np.zeros_like(span), np.zeros_like(span)
     gains, tried, products = np.full_like(span, -1), np.empty_like(blocks), np.empty_like(blocks)
     for reach in REACHES:
-        inverse = np.divide(15 / reach, span, out=np.zeros_like(span), where=span > SMALLEST_SPAN)
-        zero = np.clip(np.rint(7.5 - (low + high) * inverse / 2), 0, 15)
+        inverse = np.full_like(span, 15 / reach)
+        zero = np.clip(np.rint(7.5 - middle * inverse), 0, 15)
         _nearest(blocks, inverse, zero, tried)
         # |block - scale · tried|² is least where scale = block·tried / tried², and then less than block² by
         # block·tried · scale.
@@ -223,7 +222,7 @@ def _searched(blocks: Array) -> tuple[Array, Array, Array]:
             np.copyto(kept, found, where=better)
     _nearest(blocks, inverses, zeros, tried)
     tried += zeros
-    return tried, scales, zeros
+    return tried, scales * span, zeros
 
 
 def _nearest(blocks: Array, inverse: Array, zero: Array, out: Array) -> None:
@@ -242,8 +241,9 @@ def _from_largest(blocks: Array, bits: Bits) -> tuple[Array, Array, int]:
 
     middle = 1 << (bits - 1)
     low, high = blocks.min(0), blocks.max(0)
-    scales = np.where(-low > high, low, high) / np.float32(-middle)
-    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=np.abs(scales) > SMALLEST_SPAN)
+    largest = np.where(-low > high, low, high)
+    scales = largest / np.float32(-middle)
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=np.abs(largest) > SMALLEST_SPAN)
     return np.clip(np.rint(blocks * inverse), -middle, middle - 1) + middle, scales, middle
 
 

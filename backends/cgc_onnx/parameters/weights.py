@@ -109,12 +109,11 @@ def plan(
     for param, parameter in parameters:
         dtype = precision if precision and is_float(parameter.dtype) else parameter.dtype
         count = math.prod(static_size(dim) for dim in parameter.dims)
+        matrix = _matrix(parameter, few.get(param.name), how)
         for name, index in zip(parameter.names, indices(parameter.loops), strict=True):
             packed = None
-            if how is not None and param.name in few and (parameter.layout.packed or not how.operator):
-                columns = math.prod(
-                    static_size(dim) for dim in parameter.dims if dim.name in few[param.name].contracted
-                )
+            if how is not None and matrix is not None:
+                columns = math.prod(static_size(dim) for dim in parameter.dims if dim.name in matrix.contracted)
                 size = count * how.bits // 8
                 offset = _aligned(end, size)
                 packed = Packed(how, count // columns, columns, _beside(how, count // columns, columns, offset + size))
@@ -125,6 +124,13 @@ def plan(
             entries.append(entry)
             end = entry.end
     return entries
+
+
+def _matrix(parameter: Parameter, matrix: Matrix | None, how: Quantization | None) -> Matrix | None:
+    """Return `matrix` where each tensor of the parameter is one, as it has to lie to be quantized."""
+    if matrix is None or how is None or (how.operator and not parameter.layout.packed):
+        return None
+    return matrix if tuple(dim.name for dim in parameter.loops) == matrix.loops else None
 
 
 def _beside(how: Quantization, rows: int, columns: int, end: int) -> tuple[Beside, ...]:
@@ -244,7 +250,7 @@ def _stored_blocks(entry: Stored, array: Array) -> Iterator[tuple[int, Array]]:
             at += block.nbytes
         return
     matrix = array.reshape(packed.matrix)
-    unit = 2 if packed.how.operator else 2 * packed.how.block
+    unit = 1 if packed.how.operator else 2 * packed.how.block
     step = max(1, BLOCK // (matrix[0].size * 4) // unit) * unit
     places: list[Stored | Beside] = [entry, *packed.beside]
     for start in range(0, len(matrix), step):
