@@ -6,7 +6,7 @@ import os
 from html import escape
 from pathlib import Path
 
-from cgc.diagnostics import Diagnostic, InputError
+from cgc.diagnostics import ELSEWHERE, Diagnostic, InputError
 from cgc.driver import UsageError
 from cgc.graph_costs import GraphCosts, block_paths
 from cgc.ir.graph import Function, Graph, Node, Region, Value
@@ -39,7 +39,9 @@ def draw(graph: Graph, path: Path, depth: int, costs: GraphCosts | None = None) 
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError([Diagnostic("CG0004", f"cannot write `{path}`: {error.strerror or error}")]) from error
+        raise InputError(
+            [Diagnostic("CG0004", f"cannot write `{path}`: {error.strerror or error}", hint=ELSEWHERE)]
+        ) from error
     return path
 
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from cgc.diagnostics import Diagnostic, InputError, Label, Location
+from cgc.diagnostics import ELSEWHERE, Diagnostic, InputError, Label, Location
 from cgc.elaborate.files import Checked, elaborate_file
 from cgc.elaborate.values import Scalar
 from cgc.ir.graph import Graph
@@ -255,7 +255,7 @@ def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]
         made = []
     except OSError as error:
         text = f"cannot write to `{folder}`: {error.strerror or error}"
-        raise InputError([Diagnostic("CG0004", text)]) from error
+        raise InputError([Diagnostic("CG0004", text, hint=ELSEWHERE)]) from error
     finally:
         for temporary, _ in written:
             temporary.unlink(missing_ok=True)

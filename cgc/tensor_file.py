@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
-from cgc.diagnostics import Diagnostic, InputError
+from cgc.diagnostics import ELSEWHERE, Diagnostic, InputError
 from cgc.input_file import open_input
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def _invalid(path: Path, why: str, hint: str = "") -> InputError:
 
 def _unreadable(path: Path, error: OSError | ValueError) -> InputError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return InputError([Diagnostic("CG0701", f"cannot read `{path}`: {reason}")])
+    hint = "give a `.safetensors` file, its index of shards, or a folder with one of them"
+    return InputError([Diagnostic("CG0701", f"cannot read `{path}`: {reason}", hint=hint)])
 
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:
@@ -109,7 +110,9 @@ def _read_index(path: Path) -> dict[str, StoredTensor]:
         raise _unreadable(path, error) from error
     files = _json(data, path, "the index").get("weight_map") if len(data) <= LARGEST_INDEX else None
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise InputError([Diagnostic("CG0701", f"`{path}` is not an index of shards: it has no `weight_map`")])
+        text = f"`{path}` is not an index of shards: it has no `weight_map`"
+        hint = "an index says by `weight_map` which file has each tensor; give the `.safetensors` file itself otherwise"
+        raise InputError([Diagnostic("CG0701", text, hint=hint)])
     tensors: dict[str, StoredTensor] = {}
     for name in sorted(set(files.values())):
         # an index comes from outside, and must not make us read files that it has no business with
@@ -121,8 +124,9 @@ def _read_index(path: Path) -> dict[str, StoredTensor]:
     absent = [tensor for tensor in files if tensor not in tensors]
     if absent:
         file = files[absent[0]]
+        text = f"`{path}` says that `{absent[0]}` is in `{file}`, which has no such tensor"
         raise InputError(
-            [Diagnostic("CG0701", f"`{path}` says that `{absent[0]}` is in `{file}`, which has no such tensor")]
+            [Diagnostic("CG0701", text, hint="fetch the shards anew: index and files are not of one checkpoint")]
         )
     return tensors
 
@@ -214,7 +218,9 @@ def write_tensors(
                 file.write(_stored_as(np.ascontiguousarray(array, "<f4"), dtype).data)
         temporary.replace(path)
     except OSError as error:
-        raise InputError([Diagnostic("CG0004", f"cannot write `{path}`: {error.strerror or error}")]) from error
+        raise InputError(
+            [Diagnostic("CG0004", f"cannot write `{path}`: {error.strerror or error}", hint=ELSEWHERE)]
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -206,7 +206,8 @@ def bound_sizes(graph: Graph, options: CompileOptions) -> dict[str, int]:
             raise TargetError("CG0801", f"the model has no size `{name}` to fix", f"leave out --{name}")
         limit = symbols[name].limit
         if limit and isinstance(limit.size, int) and size > limit.size:
-            raise TargetError("CG0801", f"`{name}` = {size} is beyond `{limit.name}` = {limit.size}")
+            text = f"`{name}` = {size} is beyond `{limit.name}` = {limit.size}"
+            raise TargetError("CG0801", text, f"give --{name} at most {limit.size}")
         sizes[name] = size
     return sizes
 

@@ -52,7 +52,8 @@ class TorchTarget:
             try:
                 artifacts.append(weights_artifact(program, options.weights))
             except ValueError as error:
-                raise TargetError("CG0704", f"the weights do not fit: {error}") from error
+                hint = "give the weights of this model, in its order of dimensions"
+                raise TargetError("CG0704", f"the weights do not fit: {error}", hint) from error
         data = {"class": model_class(program), "parameters": program.graph.parameter_count}
         return Compilation(tuple(artifacts), about, data)
 

@@ -39,6 +39,10 @@ class Label:
     text: str = ""
 
 
+ELSEWHERE = "choose another place, or see to it that this one can be written to"
+"""How what cannot be written is mended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One fault in the input: a stable code, what is wrong, where (the first label is the cause), and how to mend it.

@@ -119,6 +119,7 @@ class Binder:
                 "CG0403",
                 f"`{name}` of `{self._definition.name.text}` is a tensor, this is a number",
                 Label(argument.location),
+                hint="give it a value that has dimensions; numbers are given by name after `=`",
             )
         self._bound.tensors[name] = value
 

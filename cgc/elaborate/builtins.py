@@ -73,7 +73,8 @@ def sort_arguments(call: tree.Call) -> Arguments:
     for argument in call.arguments:
         if isinstance(argument, tree.KeywordArgument):
             if argument.name.text in keywords:
-                raise Fault("CG0402", f"`{argument.name.text}` is given twice", Label(argument.location))
+                text = f"`{argument.name.text}` is given twice"
+                raise Fault("CG0402", text, Label(argument.location), hint="leave one of the two out")
             keywords[argument.name.text] = argument
         elif not isinstance(argument, tree.PackArgument | tree.ArrowArgument):
             positional.append(argument)
@@ -123,7 +124,7 @@ def _extreme(context: Context, args: Arguments, wish: str) -> tuple[Operand, ...
         try:
             return (Number(static.operate(kind, left.value, right.value)),)
         except static.CannotCompute as error:
-            raise Fault("CG0410", str(error), Label(args.call.location)) from error
+            raise Fault("CG0410", str(error), Label(args.call.location), hint=static.OF_NUMBERS) from error
     places = (args.positional[0].location, args.positional[1].location)
     return (context.binary("max" if kind == "max" else "min", left, right, args.call.location, places, wish),)
 
@@ -133,7 +134,9 @@ def _unary(kind: str) -> Primitive:
         args.expect(f"{kind}(x)", 1)
         operand = context.operand(args.positional[0])
         if kind in NUMBERS_ONLY and not isinstance(operand, Number):
-            raise Fault("CG0403", f"`{kind}` takes a number known at compile time", Label(args.positional[0].location))
+            text = f"`{kind}` takes a number known at compile time"
+            hint = "this is a tensor, whose entries are known when the model runs"
+            raise Fault("CG0403", text, Label(args.positional[0].location), hint=hint)
         return (context.unary(kind, operand, args.call, wish),)
 
     return build
@@ -159,20 +162,23 @@ def _cast(context: Context, args: Arguments, wish: str) -> tuple[Operand, ...]:
     args.expect("cast(x, f32)", 2)
     x, name = context.tensor(args.positional[0]), args.positional[1]
     if not isinstance(name, tree.Name) or name.text not in DTYPES:
-        raise Fault("CG0207", f"a type is one of {', '.join(DTYPES)}", Label(name.location))
+        text = f"a type is one of {', '.join(DTYPES)}"
+        raise Fault("CG0207", text, Label(name.location), hint="write `cast(x, f32)`")
     return (context.cast(x, name.text, args.call.location, wish),)
 
 
 def one_dim(context: Context, expression: tree.Expression) -> Dim:
     """Return the one dimension that an argument names."""
     if not isinstance(expression, tree.Name):
-        raise Fault("CG0403", "the name of a dimension is needed here", Label(expression.location))
+        hint = "write a name that the value has in its brackets, such as `width`"
+        raise Fault("CG0403", "the name of a dimension is needed here", Label(expression.location), hint=hint)
     dims = context.dim(expression)
     if len(dims) != 1:
         raise Fault(
             "CG0403",
             f"`{expression.text}` stands for {len(dims)} dimensions, one is needed",
             Label(expression.location),
+            hint="name one of them" if dims else "",
         )
     return dims[0]
 
@@ -228,7 +234,8 @@ def _check_size(args: Arguments, result: Value, target: Dim) -> None:
     size = result.type.dim(target.name).size
     if size != target.size:
         message = f"the result has {size} entries, but `{target.name}` is {target.size}"
-        raise Fault("CG0204", message, Label(args.call.location))
+        hint = f"give `{target.name}` the size {size}, or the result another name"
+        raise Fault("CG0204", message, Label(args.call.location), hint=hint)
 
 
 def _slice(context: Context, args: Arguments, wish: str) -> tuple[Operand, ...]:
@@ -277,7 +284,9 @@ def _top_k(context: Context, args: Arguments, wish: str) -> tuple[Operand, ...]:
     (target,) = _exactly(context, args, arrow.target, 1, usage)
     place = args.call.location
     if isinstance(source.size, int) and isinstance(target.size, int) and target.size > source.size:
-        raise Fault("CG0204", f"`{source.name}` has only {source.size} entries", Label(place))
+        text = f"`{source.name}` has only {source.size} entries"
+        hint = f"`{target.name}` is {target.size}: a part is no longer than the whole"
+        raise Fault("CG0204", text, Label(place), hint=hint)
     op = TopK(source.name, target)
     try:
         return context.frame.builder.add(op, x, wish=wish or "top", path=context.path(wish), location=place)

@@ -75,7 +75,8 @@ class Context:
             case Poison():
                 raise Poisoned
             case Tensor():
-                raise Fault("CG0403", f"`{text}` is a tensor, not a dimension", Label(name.location))
+                hint = "write the name of one of its dimensions"
+                raise Fault("CG0403", f"`{text}` is a tensor, not a dimension", Label(name.location), hint=hint)
             case None:
                 raise self.unknown_dim(name)
 
@@ -96,11 +97,14 @@ class Context:
         given = self.frame.scope.place(number.text)
         labels = (Label(place), *((Label(given, "given here"),) if given not in (NOWHERE, place) else ()))
         if size is None:
-            raise Fault("CG0205", f"a size is a whole number, but {what}", *labels)
+            hint = "choose numbers that divide, or write `floor(…)` where the rest may be left out"
+            raise Fault("CG0205", f"a size is a whole number, but {what}", *labels, hint=hint)
         if isinstance(size, int) and size < 1:
-            raise Fault("CG0208", f"a size is at least 1, but {what}", *labels)
+            hint = "give it a larger number; what is not wanted at all is left out by `if`"
+            raise Fault("CG0208", f"a size is at least 1, but {what}", *labels, hint=hint)
         if isinstance(size, int) and size > LARGEST_DIM:
-            raise Fault("CG0208", f"a dimension has at most 2^40 entries, but {what}", *labels)
+            text = f"a dimension has at most 2^40 entries, but {what}"
+            raise Fault("CG0208", text, *labels, hint="give it a smaller number")
         return size
 
     # ---- evaluation
@@ -114,7 +118,8 @@ class Context:
         """Evaluate to a tensor and nothing else."""
         operand = self.operand(expression, wish)
         if isinstance(operand, Number):
-            raise Fault("CG0403", "a tensor is needed here, this is a number", Label(expression.location))
+            hint = "write a value that has dimensions, such as an input or the result of a block"
+            raise Fault("CG0403", "a tensor is needed here, this is a number", Label(expression.location), hint=hint)
         return operand
 
     def number(self, expression: tree.Expression) -> Number:
@@ -171,7 +176,7 @@ class Context:
         try:
             return static.bounded(value)
         except static.CannotCompute as error:
-            raise Fault("CG0208", str(error), Label(place)) from error
+            raise Fault("CG0208", str(error), Label(place), hint="write a number nearer to zero") from error
 
     def _name(self, name: tree.Name) -> Operand:
         text = name.text
@@ -239,13 +244,16 @@ class Context:
         """Return a number as a constant of the graph."""
         value = self.known(number, place, "a tensor holds it: `1 + max(position({0}), over {0})`").value
         if isinstance(value, str):
-            raise Fault("CG0403", "a text is not a tensor", Label(place))
+            raise Fault(
+                "CG0403", "a text is not a tensor", Label(place), hint="texts are compared only: `if kind == …`"
+            )
         if isinstance(value, Unknown | SymbolicSize):
             value = math.nan if is_float(dtype) else 0
         elif is_float(dtype):
             value = float(value)
         elif isinstance(value, float):
-            raise Fault("CG0207", f"{value:g} is not a whole number, as {dtype} needs", Label(place))
+            text = f"{value:g} is not a whole number, as {dtype} needs"
+            raise Fault("CG0207", text, Label(place), hint="write a whole number, or `cast(…, f32)` the tensor")
         return self.add(Constant(value, dtype, number.text), place=place, wish="constant")
 
     def unary(self, kind: str, operand: Operand, expression: tree.Expression, wish: str) -> Operand:
@@ -255,7 +263,7 @@ class Context:
             try:
                 return Number(static.apply(kind, operand.value), expression_text(expression))
             except static.CannotCompute as error:
-                raise Fault("CG0410", str(error), Label(place)) from error
+                raise Fault("CG0410", str(error), Label(place), hint=static.OF_NUMBERS) from error
         if kind not in ("neg", "abs", "not") and is_integer(operand.type.dtype):
             operand = self.cast(operand, "f32", place)
         return self.add(Unary(kind), operand, place=place, wish=wish, places=(place,))  # type: ignore[arg-type]
@@ -274,7 +282,7 @@ class Context:
             try:
                 return Number(static.operate(expression.operator, left.value, right.value), expression_text(expression))
             except static.CannotCompute as error:
-                raise Fault("CG0410", str(error), Label(expression.location)) from error
+                raise Fault("CG0410", str(error), Label(expression.location), hint=static.OF_NUMBERS) from error
         places = (expression.left.location, expression.right.location)
         return self.binary(OPERATORS[expression.operator], left, right, expression.location, places, wish)
 
@@ -333,7 +341,8 @@ class Context:
         table, index = self.tensor(expression.table), self.tensor(expression.index)
         places = (expression.table.location, expression.index.location)
         if not is_integer(index.type.dtype):
-            raise Fault("CG0207", f"an index is a whole number, not {index.type.dtype}", Label(places[1]))
+            text = f"an index is a whole number, not {index.type.dtype}"
+            raise Fault("CG0207", text, Label(places[1]), hint="index by tokens, positions, or `cast(…, i64)`")
         dim = self._indexed(expression, table, index)
         return self.add(Gather(dim), table, index, place=expression.location, wish=wish, places=places)
 
@@ -355,7 +364,8 @@ class Context:
             if table.type.dim(of.name).size != of.size:
                 entries = size_words(table.type.dim(of.name).size)
                 text = f"the index counts up to {size_words(of.size)}, the table has {entries}"
-                raise Fault("CG0204", text, *labels)
+                hint = f"give both the same size, or the table a dimension of another name than `{of.name}`"
+                raise Fault("CG0204", text, *labels, hint=hint)
             return of.name
         limit = self.limits.get(str(of.size))
         if limit is not None and table.type.has(limit.name) and table.type.dim(limit.name) == limit:

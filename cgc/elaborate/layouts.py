@@ -154,7 +154,9 @@ class _Reader:
             return
         needed = " and ".join(f"`{{{name}}}`" for name in inside) or "no `{…}`"
         labels = (Label(entry.tensor.location), Label(target.location, f"is in {len(inside)} repeats"))
-        raise Fault("CG0510", f"the tensor of `{param.name}` needs {needed} in its name", *labels)
+        text = f"the tensor of `{param.name}` needs {needed} in its name"
+        hint = "each repeat that a parameter is in stands once in the tensor's name, in braces"
+        raise Fault("CG0510", text, *labels, hint=hint)
 
     def _alike(self, entry: tree.Entry, params: list[Param], axes: tuple[tuple[str, ...], ...]) -> None:
         """Check that joined parameters have the same sizes in the same repeats."""
@@ -162,7 +164,8 @@ class _Reader:
         for target, other in zip(entry.params[1:], sizes[1:], strict=True):
             if other != sizes[0]:
                 labels = (Label(target.location), Label(entry.params[0].location, "not the sizes of this one"))
-                raise Fault("CG0510", "parameters joined in one tensor have the same sizes", *labels)
+                text = "parameters joined in one tensor have the same sizes"
+                raise Fault("CG0510", text, *labels, hint="give each an entry of its own, or the same sizes")
 
 
 def _sizes(param: Param, axes: tuple[tuple[str, ...], ...]) -> tuple[object, ...]:

@@ -156,11 +156,14 @@ class ModelBuilder:
         name = statement.name
         if context.frame.scope.own(name.text) is not None:
             labels = (Label(name.location), Label(context.frame.scope.place(name.text), "first here"))
-            raise Fault("CG0303", f"input `{name.text}`: the name is taken", *labels)
+            raise Fault(
+                "CG0303", f"input `{name.text}`: the name is taken", *labels, hint="give the input another name"
+            )
         dims: list[Dim] = []
         for pattern in statement.dims:
             if isinstance(pattern, tree.Rest):
-                raise Fault("CG0405", "an input's dimensions are all named", Label(pattern.location))
+                hint = "write them out: `input tokens[batch, seq]`"
+                raise Fault("CG0405", "an input's dimensions are all named", Label(pattern.location), hint=hint)
             dims.append(self._input_dim(context, pattern))
         for i, (dim, pattern) in enumerate(zip(dims, statement.dims, strict=True)):
             if dim.name in {other.name for other in dims[:i]}:
@@ -183,7 +186,8 @@ class ModelBuilder:
             return dim
         (dim,) = context.dim(pattern.name)
         if pattern.limit is not None and self._limits.get(name) != self._limit(context, pattern):
-            raise Fault("CG0208", f"`{name}` already has another size or limit", Label(pattern.location))
+            text = f"`{name}` already has another size or limit"
+            raise Fault("CG0208", text, Label(pattern.location), hint="write the same one, or another name")
         return dim
 
     def _limit(self, context: Context, pattern: tree.BoundDim) -> Dim | None:
@@ -216,7 +220,7 @@ class ModelBuilder:
         if name.text in self._interface.outputs:
             first = self._interface.outputs[name.text][1]
             labels = (Label(name.location, "again here"), Label(first, "first here"))
-            raise Fault("CG0303", f"output `{name.text}` is given twice", *labels)
+            raise Fault("CG0303", f"output `{name.text}` is given twice", *labels, hint="give one another name")
         value = context.value(statement.value, name.text)
         if statement.dims is not None:
             value = self._ordered(context, statement, statement.dims, value)
@@ -230,7 +234,8 @@ class ModelBuilder:
         order = tuple(dim.name for dim in context.dims(names))
         if sorted(order) != sorted(value.type.names):
             label = Label(statement.value.location, f"has {describe(value.type.dims)}")
-            raise Fault("CG0206", f"the output is declared as [{', '.join(order)}]", label)
+            hint = f"declare [{', '.join(value.type.names)}], in any order, or sum over what is too much"
+            raise Fault("CG0206", f"the output is declared as [{', '.join(order)}]", label, hint=hint)
         return (
             value
             if order == value.type.names

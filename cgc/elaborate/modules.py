@@ -166,7 +166,8 @@ class Modules:
             return self._loaded[key]
         if len(self._loading) > DEEPEST_USE:
             labels = (Label(item.location),)
-            self.found.add(Diagnostic("CG0902", f"more than {DEEPEST_USE} files use each other in a row", labels))
+            text = f"more than {DEEPEST_USE} files use each other in a row"
+            self.found.add(Diagnostic("CG0902", text, labels, hint="put what they share into one file"))
             return None
         self._loaded[key] = None
         self._loading.append(key)

@@ -177,7 +177,8 @@ class BodyWalk:
         type_ = TensorType(tuple(dims))
         if isinstance(type_.count, int) and type_.count > LARGEST_TENSOR:
             text = f"`{statement.name.text}` would have more than 2^62 entries"
-            raise Fault("CG0208", text, Label(statement.name.location, describe(type_.dims, True)))
+            label = Label(statement.name.location, describe(type_.dims, True))
+            raise Fault("CG0208", text, label, hint="make one of its dimensions smaller")
         init = self._init(statement.init)
         self._frame.instances.fresh(statement.name.text)
         value = self._frame.declare(statement.name.text, type_, init, statement.location)
@@ -212,7 +213,8 @@ class BodyWalk:
                     "CG0409", f"`{name}` needs `{key}`", Label(call.location), hint=f"write `{name}({key}=0.02)`"
                 )
         if any(given.get(key, 0.0) < 0 for key in ("std", "limit")):
-            raise Fault("CG0409", "a width of a distribution is not negative", Label(call.location))
+            text = "a width of a distribution is not negative"
+            raise Fault("CG0409", text, Label(call.location), hint="write 0 or more; 0 draws nothing")
         match name:
             case "normal" | "truncated_normal":
                 return Init(cast(object, name), given.get("mean", 0.0), given["std"])  # type: ignore[arg-type]
@@ -226,10 +228,11 @@ class BodyWalk:
     def _real(self, expression: tree.Expression) -> float:
         value = self._context.known(self._context.number(expression), expression.location).value
         if isinstance(value, bool | str):
-            raise Fault("CG0409", "a number is needed here", Label(expression.location))
+            raise Fault("CG0409", "a number is needed here", Label(expression.location), hint="such as `std=0.02`")
         if isinstance(value, int | float):
             if not math.isfinite(value):
-                raise Fault("CG0409", "a finite number is needed here", Label(expression.location))
+                text = "a finite number is needed here"
+                raise Fault("CG0409", text, Label(expression.location), hint="such as `std=0.02`")
             return float(value)
         return math.nan
 
@@ -257,12 +260,17 @@ class BodyWalk:
             self._frame.scope.bind(names[0], binding, targets[0].location)
             return
         if not isinstance(value, tree.Call):
-            raise Fault("CG0404", f"{len(targets)} names need a call that gives as many values", Label(value.location))
+            text = f"{len(targets)} names need a call that gives as many values"
+            raise Fault(
+                "CG0404", text, Label(value.location), hint="write one name, or call a block that returns several"
+            )
         results = self._context.call(self._context, value, "")
         if len(results) != len(targets):
             given = "1 value" if len(results) == 1 else f"{len(results)} values"
             text = f"`{value.callee.text}` gives {given}, here are {len(targets)} names"
-            raise Fault("CG0404", text, Label(targets[0].location.to(targets[-1].location)))
+            place = targets[0].location.to(targets[-1].location)
+            hint = "write one name" if len(results) == 1 else f"write {len(results)} names"
+            raise Fault("CG0404", text, Label(place), hint=hint)
         for target, operand in zip(targets, results, strict=True):
             binding = operand if isinstance(operand, Number) else Tensor(operand, self._frame)
             self._frame.scope.bind(target.text, binding, target.location)
@@ -289,7 +297,8 @@ class BodyWalk:
         number = self._context.known(self._context.number(statement.count), statement.count.location)
         count = self._context.size(number, statement.count.location)
         if isinstance(count, int) and count > MOST_ITERATIONS:
-            raise Fault("CG0208", f"`repeat` runs at most {MOST_ITERATIONS} times", Label(statement.count.location))
+            text = f"`repeat` runs at most {MOST_ITERATIONS} times"
+            raise Fault("CG0208", text, Label(statement.count.location), hint="give it a smaller number")
         name = statement.name.text
         if self._frame.instances.fresh(name) != name:
             raise Fault(

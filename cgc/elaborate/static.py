@@ -13,6 +13,9 @@ LARGEST = 1 << 62
 """No whole number in a model may be larger."""
 
 
+OF_NUMBERS = "write numbers that it has a finite result for"
+
+
 class CannotCompute(ValueError):
     """An operation that has no result; the message says why."""
 

@@ -99,7 +99,7 @@ def _computed(expression: tree.Expression, function: str, *operands: float) -> f
     try:
         result = static.operate(function, *operands) if len(operands) == 2 else static.apply(function, operands[0])
     except static.CannotCompute as error:
-        raise Fault("CG0410", str(error), Label(expression.location)) from error
+        raise Fault("CG0410", str(error), Label(expression.location), hint=static.OF_NUMBERS) from error
     assert isinstance(result, int | float)
     return float(result)
 

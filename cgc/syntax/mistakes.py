@@ -137,7 +137,8 @@ def _early_end(error: UnexpectedToken, text: str, path: str) -> Diagnostic:
     if unclosed is not None:
         return _not_closed(unclosed, path)
     place = Location(path, line, column, line, column + 1)
-    return Diagnostic("CG0102", f"the file ends where {_expected(error)} is needed", (Label(place, "here"),))
+    text = f"the file ends where {_expected(error)} is needed"
+    return Diagnostic("CG0102", text, (Label(place, "here"),), hint="finish what was begun, or take it out")
 
 
 def _not_closed(opened: Bracket, path: str) -> Diagnostic:

@@ -38,7 +38,8 @@ def read_source(path: Path, shown: str) -> str:
             data = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError([Diagnostic("CG0001", f"cannot read `{shown}`: {reason}", (Label(here),))]) from error
+        hint = "give the path of a `.cg` file that exists and can be read"
+        raise InputError([Diagnostic("CG0001", f"cannot read `{shown}`: {reason}", (Label(here),), hint)]) from error
     if len(data) > LARGEST_FILE:
         message = f"`{shown}` is larger than {LARGEST_FILE // 1024} KiB"
         raise InputError([Diagnostic("CG0002", message, (Label(here),), "split the model into files with `use`")])
@@ -46,7 +47,7 @@ def read_source(path: Path, shown: str) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"`{shown}` is not text in UTF-8: byte {error.start} is {data[error.start]:#04x}"
-        raise InputError([Diagnostic("CG0003", message, (Label(here),))]) from error
+        raise InputError([Diagnostic("CG0003", message, (Label(here),), "save the file as UTF-8")]) from error
     return text.removeprefix("\ufeff")
 
 

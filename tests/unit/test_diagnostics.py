@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -209,3 +211,26 @@ def test_json_says_everything() -> None:
     place = {"file": FILE, "line": 14, "column": 9, "end_line": 14, "end_column": 10, "text": "a"}
     trace = {"file": FILE, "line": 3, "column": 1, "end_line": 3, "end_column": 2, "text": "block"}
     assert fault.to_json() == {"code": "CG0203", "message": "m", "labels": [place], "hint": "h", "trace": [trace]}
+
+
+ROOT = Path(__file__).parents[2]
+PLACE_OF_HINT = {"Fault": None, "Diagnostic": 3, "TargetError": 2}
+"""The argument that is the hint, by place where it need not be named."""
+
+
+@pytest.mark.parametrize("folder", ["cgc", "backends"])
+def test_every_diagnostic_has_a_hint(folder: str) -> None:
+    without, count = [], 0
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or not node.args:
+                continue
+            code = node.args[0]
+            if node.func.id not in PLACE_OF_HINT or not isinstance(code, ast.Constant):
+                continue
+            count += 1
+            place = PLACE_OF_HINT[node.func.id]
+            given = place is not None and len(node.args) > place
+            if not given and not any(keyword.arg == "hint" for keyword in node.keywords):
+                without.append(f"{path.relative_to(ROOT)}:{node.lineno} {code.value}")
+    assert count > 30 and without == []

@@ -91,7 +91,8 @@ class Shapes:
         if read := self._read(symbol(name)):
             return read
         if self.top:
-            raise TargetError("CG0802", f"no input of the model has an axis whose size is `{name}`")
+            text = f"no input of the model has an axis whose size is `{name}`"
+            raise TargetError("CG0802", text, f"fix it by `--{name}`, or give the model an input with it")
         self.missing[name] = self.writer.fresh(f"{name}.size")
         return self.missing[name]
 

@@ -201,7 +201,8 @@ def static_size(dim: Dim) -> int:
         TargetError: it is not.
     """
     if not isinstance(dim.size, int):
-        raise TargetError("CG0802", f"`{dim.name}` has size {dim.size}, and ONNX needs a number there")
+        text = f"`{dim.name}` has size {dim.size}, and ONNX needs a number there"
+        raise TargetError("CG0802", text, "give the model a number for it")
     return evaluate(dim.size, {})
 
 

@@ -197,7 +197,9 @@ def check_weights(params: Sequence[Param], weights: Arrays) -> None:
     present = set(weights)
     for param in params:
         if param.name not in present:
-            raise TargetError("CG0702", f"the weights have no `{param.name}`")
+            raise TargetError(
+                "CG0702", f"the weights have no `{param.name}`", "give every parameter of the model an array"
+            )
 
 
 def write_weights(
@@ -231,7 +233,8 @@ def _layers(param: Param, own: Param, entries: Sequence[Stored], weights: Arrays
         whole = weights[param.name]
         if whole.shape != own.type.shape:
             shape = tuple(map(str, own.type.shape))
-            raise TargetError("CG0704", f"`{param.name}` has shape {whole.shape}, not ({', '.join(shape)})")
+            text = f"`{param.name}` has shape {whole.shape}, not ({', '.join(shape)})"
+            raise TargetError("CG0704", text, "give the weights of this model, in its order of dimensions")
     for entry in entries:
         order, names = param.type.names[len(entry.index) :], own.type.names[len(entry.index) :]
         if isinstance(weights, CheckpointWeights):
