@@ -12,7 +12,7 @@ from typing import Any
 from cgc.ir.graph import Graph, Value
 from cgc.passes.kv_cache import MASK, POSITIONS, Cache
 from cgc.program import Program
-from cgc.target import Artifact, text_artifact
+from cgc.target import Artifact, TargetError, text_artifact
 from cgc_onnx.capabilities import GROUPED_HEAD, Profile
 from cgc_onnx.metadata import checkpoint_folder
 
@@ -64,18 +64,26 @@ def _copied(path: Path) -> Artifact:
 
 
 def _configuration(folder: Path | None) -> dict[str, Any]:
-    """Return what the checkpoint's own configuration says, that of generation last; nothing where it cannot be read."""
+    """Return what the checkpoint's own configuration says, that of generation last; nothing where there is none.
+
+    Raises:
+        TargetError: CG0701, it is no JSON object: what it says of the tokens would be lost.
+    """
     found: dict[str, Any] = {}
     for name in ("config.json", "generation_config.json"):
         path = folder / name if folder else None
-        if path is None or not path.is_file() or path.stat().st_size > LARGEST_CONFIGURATION:
+        if path is None or not path.exists():
             continue
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = (
+                json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= LARGEST_CONFIGURATION else None
+            )
         except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(data, dict):
-            found |= {key: value for key, value in data.items() if value is not None}
+            data = None
+        if not isinstance(data, dict):
+            text = f"`{path}`, beside the checkpoint, is no configuration"
+            raise TargetError("CG0701", text, "mend it, or take it away: it says which tokens begin and end a text")
+        found |= {key: value for key, value in data.items() if value is not None}
     return found
 
 

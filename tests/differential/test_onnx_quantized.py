@@ -233,6 +233,8 @@ def test_the_same_bytes_every_time_and_from_drawn_weights(tmp_path: Path) -> Non
     [
         ("--quantize", "int3"),
         ("--quantize", "int4", "--block", "33"),
+        ("--quantize", "int4", "--block", "0"),
+        ("--quantize", "int4", "--block", "256"),  # no width is a multiple of it
         ("--quantize", "int4", "--opset", "18"),
         ("--block", "32"),
         ("--precision", "f8"),
@@ -243,3 +245,18 @@ def test_what_cannot_be_stored_is_said(flags: tuple[str, ...], tmp_path: Path) -
     words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--seed", "1", "-o", str(tmp_path / "out")]
     run = CliRunner().invoke(main, [*words, *flags])
     assert run.exit_code == 1 and "CG0710" in run.output and not (tmp_path / "out").exists()
+
+
+def test_an_entry_beyond_a_precision_is_said(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    public, source = FAMILIES["gpt2"]()
+    with torch.no_grad():
+        public.transformer.h[0].mlp.c_fc.weight[3, 5] = 70000
+    public.save_pretrained(tmp_path / "hub")
+    (tmp_path / "m.cg").write_text(source)
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--weights", str(tmp_path / "hub")]
+    run = CliRunner().invoke(main, [*words, "--precision", "f16", "-o", str(tmp_path / "out")])
+    assert run.exit_code == 1 and "CG0710" in run.output and "`h.0.mlp.up.w`" in run.output
+    assert not (tmp_path / "out").exists()
+    run = CliRunner().invoke(main, [*words, "--precision", "bf16", "-o", str(tmp_path / "out")])
+    assert run.exit_code == 0, run.output

@@ -349,6 +349,17 @@ def test_a_folder_that_cannot_be_made(place: str) -> None:
     assert files() == before and not Path("new").exists()
 
 
+def test_a_folder_in_the_place_of_a_file_leaves_all_as_it_was() -> None:
+    names = [Path(path).name for path in as_json("compile", "tiny.cg", "--target", "torch", "-o", "a")["written"]]
+    Path("b").mkdir()
+    Path("b", names[0]).write_text("old")
+    Path("b", names[-1]).mkdir()
+    result = run("compile", "tiny.cg", "--target", "torch", "-o", "b")
+    assert result.exit_code == 1 and "error[CG0004]" in result.stderr and names[-1] in result.stderr
+    assert sorted(path.name for path in Path("b").iterdir()) == sorted({names[0], names[-1]})
+    assert Path("b", names[0]).read_text() == "old"
+
+
 def test_what_a_target_refuses_is_a_diagnostic() -> None:
     before = files()
     result = run("compile", "tiny.cg", "--target", "wse-sim", "-o", "out", "--device", "nothing")

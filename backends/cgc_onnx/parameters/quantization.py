@@ -79,7 +79,7 @@ def quantization(kind: str | None, block: int | None, profile: Profile) -> Quant
         if block is not None:
             raise TargetError("CG0710", "`--block` is for quantized weights", "add `--quantize int4`")
         return None
-    bits, size = KINDS.get(kind), block or 32
+    bits, size = KINDS.get(kind), 32 if block is None else block
     if bits is None:
         raise TargetError("CG0710", f"there is no form `{kind}` of weights", f"there are {', '.join(KINDS)}")
     if not SMALLEST_BLOCK <= size <= LARGEST_BLOCK or size & (size - 1):
@@ -176,7 +176,9 @@ def quantize(matrix: Array, how: Quantization, name: str) -> tuple[Array, ...]:
         for start in range(0, count, wide):
             part = slice(group, group + high), slice(start, start + wide)
             tile = np.ascontiguousarray(blocks[:, *part], np.float32)
-            if not np.isfinite(tile.max(0) - tile.min(0)).all():
+            with np.errstate(over="ignore", invalid="ignore"):
+                reach = tile.max(0) - tile.min(0)
+            if not np.isfinite(reach).all():
                 text = f"`{name}` has an entry that is no finite number, or reaches too far"
                 raise TargetError("CG0710", text, "mend the weights, or leave `--quantize` away")
             fitted = _searched(tile) if how.bits == 4 else _from_largest(tile, how.bits)

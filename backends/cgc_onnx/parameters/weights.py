@@ -248,7 +248,7 @@ def _stored_blocks(entry: Stored, array: Array) -> Iterator[tuple[int, Array]]:
     packed = entry.packed
     if packed is None:
         at = entry.offset
-        for block in _blocks(array, entry.dtype):
+        for block in _blocks(array, entry.dtype, entry.name):
             yield at, block
             at += block.nbytes
         return
@@ -271,20 +271,28 @@ def write_all(write: Callable[[Any], int | None], block: Array) -> None:
         data = data[write(data) or 0 :]
 
 
-def _blocks(array: Array, dtype: DType) -> Iterator[Array]:
-    """Yield `array` as contiguous arrays of `dtype` that follow one another: itself where it is one already."""
+def _blocks(array: Array, dtype: DType, name: str) -> Iterator[Array]:
+    """Yield the tensor `name` as contiguous arrays of `dtype` that follow one another: itself where it is one already.
+
+    Raises:
+        TargetError: CG0710, a finite entry is beyond what `dtype` holds.
+    """
     import numpy as np
 
     wanted = numpy_dtype(dtype)
     if array.dtype == wanted and array.flags.c_contiguous:
         yield array
         return
-    if array.ndim == 0:
-        yield array.astype(wanted)
-        return
+    array = array.reshape(1) if array.ndim == 0 else array
     rows = max(1, BLOCK // max(1, wanted.itemsize * array[:1].size))
     for start in range(0, len(array), rows):
-        yield np.ascontiguousarray(array[start : start + rows]).astype(wanted, copy=False)
+        part = np.ascontiguousarray(array[start : start + rows])
+        with np.errstate(over="ignore"):
+            stored = part.astype(wanted, copy=False)
+        if is_float(dtype) and (np.isinf(stored) & np.isfinite(part)).any():
+            hint = "take `--precision bf16`, or leave it away"
+            raise TargetError("CG0710", f"`{name}` has an entry that is beyond all numbers of {dtype}", hint)
+        yield stored
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
