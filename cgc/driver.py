@@ -250,8 +250,9 @@ def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]
             temporary = folder / f".{artifact.name}.{os.getpid()}.part"
             written.append((temporary, folder / artifact.name))
             artifact.write(temporary)
-        for final in (final for _, final in written if final.is_dir()):
-            raise InputError([Diagnostic("CG0004", f"cannot write `{final}`: it is a folder", hint=ELSEWHERE)])
+        folders = [final for _, final in written if final.is_dir()]
+        if folders:
+            raise InputError([Diagnostic("CG0004", f"cannot write `{folders[0]}`: it is a folder", hint=ELSEWHERE)])
         for temporary, final in written:
             temporary.replace(final)
         made = []

@@ -75,9 +75,8 @@ def _configuration(folder: Path | None) -> dict[str, Any]:
         if path is None or not path.exists():
             continue
         try:
-            data = (
-                json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= LARGEST_CONFIGURATION else None
-            )
+            with path.open("rb") as file:
+                data = json.loads(file.read(LARGEST_CONFIGURATION).decode())
         except (OSError, ValueError, RecursionError):
             data = None
         if not isinstance(data, dict):

@@ -110,12 +110,6 @@ def emit(
     graph = program.graph
     orders = file_orders(graph.params, weights) if isinstance(weights, CheckpointWeights) else {}
     few = matrices(graph, how) if how is not None else {}
-    if how is not None and not few:
-        text = f"no matrix of the model can be stored in blocks of {how.block}"
-        hint = (
-            "the length that is contracted is a multiple of `--block`; take a smaller one, or leave `--quantize` away"
-        )
-        raise TargetError("CG0710", text, hint)
     rows = {name: matrix.order(how) for name, matrix in few.items()} if how is not None else {}
     graph = with_parameter_order(graph, {**orders, **rows})
     surface = surface_of(graph, caches)

@@ -178,7 +178,7 @@ def one_dim(context: Context, expression: tree.Expression) -> Dim:
             "CG0403",
             f"`{expression.text}` stands for {len(dims)} dimensions, one is needed",
             Label(expression.location),
-            hint="name one of them" if dims else "",
+            hint="name one of them" if dims else "it stands for none here: write the name of one",
         )
     return dims[0]
 

@@ -214,7 +214,7 @@ class BodyWalk:
                 )
         if any(given.get(key, 0.0) < 0 for key in ("std", "limit")):
             text = "a width of a distribution is not negative"
-            raise Fault("CG0409", text, Label(call.location), hint="write 0 or more; 0 draws nothing")
+            raise Fault("CG0409", text, Label(call.location), hint="write 0 or more; 0 gives zeros")
         match name:
             case "normal" | "truncated_normal":
                 return Init(cast(object, name), given.get("mean", 0.0), given["std"])  # type: ignore[arg-type]

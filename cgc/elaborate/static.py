@@ -14,6 +14,7 @@ LARGEST = 1 << 62
 
 
 OF_NUMBERS = "write numbers that it has a finite result for"
+"""How an operation without a result is mended."""
 
 
 class CannotCompute(ValueError):

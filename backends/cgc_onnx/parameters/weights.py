@@ -137,12 +137,13 @@ def _beside(how: Quantization, rows: int, columns: int, end: int) -> tuple[Besid
     """Return what lies beside a quantized matrix that ends at `end`."""
     count = columns // how.block
     shape = (rows, count) if how.operator else (count, rows)
-    scales = Beside("scale", "f32", shape, _aligned(end, LINE), rows * count * BYTES["f32"])
-    if how.bits == 8:
+    scale, *points = how.beside
+    scales = Beside(scale, "f32", shape, _aligned(end, LINE), rows * count * BYTES["f32"])
+    if not points:
         return (scales,)
     row = -(-count // 2)
     shape, size = ((rows, row), rows * row) if how.operator else (shape, -(-rows * count // 2))
-    return scales, Beside("zero_point", how.element, shape, _aligned(scales.offset + scales.size, LINE), size)
+    return scales, Beside(points[0], how.element, shape, _aligned(scales.offset + scales.size, LINE), size)
 
 
 def _aligned(end: int, size: int) -> int:
@@ -290,7 +291,7 @@ def _blocks(array: Array, dtype: DType, name: str) -> Iterator[Array]:
         with np.errstate(over="ignore"):
             stored = part.astype(wanted, copy=False)
         if is_float(dtype) and (np.isinf(stored) & np.isfinite(part)).any():
-            hint = "take `--precision bf16`, or leave it away"
+            hint = "take a `--precision` that reaches farther: bf16 and f32 do beyond f16"
             raise TargetError("CG0710", f"`{name}` has an entry that is beyond all numbers of {dtype}", hint)
         yield stored
 
