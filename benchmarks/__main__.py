@@ -19,7 +19,7 @@ def main() -> None:
     check = check_startup.compare(15)
     with tempfile.TemporaryDirectory() as name:
         export = onnx_export.compare(3, Path(name))
-        speed = onnx_speed.run_all(Path(name), 5)
+        speed = onnx_speed.run_all(Path(name), onnx_speed.ROUNDS)
     print("| what | cgc | peer | ratio |")
     print("|---|---|---|---|")
     for row in (*_export_rows(export), *_speed_rows(speed)):
@@ -64,14 +64,14 @@ def _export_rows(result: dict[str, Any]) -> Iterator[str]:
 def _speed_rows(result: dict[str, Any]) -> Iterator[str]:
     for title, cells in result.items():
         for cell, found in cells.items():
-            ratios = found["cgc_ort_times_faster"]
-            if not ratios:
+            if cell == "error" or not (ratios := found["cgc_times_faster"]):
                 continue
-            best = min(ratios, key=ratios.__getitem__)
+            best = onnx_speed.best_peer(ratios)
             speeds = found["tokens_per_second"]
+            own = speeds[onnx_speed.WITHOUT_CACHE.get(best, "cgc ort")]
             yield (
                 f"| {title}, {cell}, tokens per second in ONNX Runtime; best peer {NAMES[best]} "
-                f"| {speeds['cgc ort']:.0f} | {speeds[best]:.0f} | {ratios[best]:.2f} |"
+                f"| {own:.0f} | {speeds[best]:.0f} | {onnx_speed.ratio(ratios)} |"
             )
 
 

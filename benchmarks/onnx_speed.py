@@ -4,7 +4,8 @@ onnxruntime-genai's builder make of the same weights, and for prefill also torch
 Prefill reads a prompt, decoding gives one more token to each sequence of a batch behind so many known ones. All
 sessions have the same options and run by IO binding; models whose attention lets a cache grow in place (cgc's
 `--runtime ort` and the builder's) get buffers, the others hand their caches out and in. Rounds of all models are
-interleaved, each run in a process of its own, and cgc is compared with each peer by the median of the rounds' ratios.
+interleaved, each run in a process of its own, and cgc is compared with each peer, like with like (torch's export has no
+cache), by the median of the rounds' ratios and the interval in which that median lies at 95% confidence.
 How far the logits of few bits are off those of floats (root of the mean square, relative) stands beside their speed: a
 larger block is faster and less exact.
 """
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import comb
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,12 +43,17 @@ CELLS = (
 """What is run, the batch, and the length of the prompt or of what is known."""
 OWN: Mapping[str, tuple[str, ...]] = {
     "cgc ort": ("--kv-cache", "--runtime", "ort", "--unpadded", "--flat"),
+    "cgc ort, no cache": ("--runtime", "ort", "--flat"),
     "cgc": ("--kv-cache",),
 }
+WITHOUT_CACHE = {"torch": "cgc ort, no cache"}
+"""Peers that keep nothing, and what of cgc's they are compared with."""
+LAST = "fp32, logits of the last token"
 BLOCKS = (32, 64)
 """Entries to a block of the models of 4 bits."""
 HEADS = {"gpt2": (12, 64), "llama": (4, 64)}
 """Heads of keys and the size of each."""
+ROUNDS = 9
 SECONDS = 0.6
 """How long a cell of a model is run in one round, at least once."""
 
@@ -167,8 +174,9 @@ def models(family: str, folder: Path, optimum: str) -> dict[str, dict[str, Path]
     found: dict[str, dict[str, Path]] = {precision: {} for precision in ("fp32", *few)}
     jobs: list[tuple[str, str, list[str], Path]] = []
     for name, flags in OWN.items():
-        for precision, more in {"fp32": (), **few}.items():
-            out = folder / f"{family}_speed_{name}_{precision}".replace(" ", "_")
+        precisions = {"fp32": ()} if name in WITHOUT_CACHE.values() else {"fp32": (), **few}
+        for precision, more in precisions.items():
+            out = folder / f"{family}_speed_{name}_{precision}".replace(",", "").replace(" ", "_")
             jobs.append((precision, name, cgc_command(source, hub, out, *flags, *more), out))
     for name, (command, out) in peer_commands(family, hub, folder, optimum).items():
         jobs.append(("fp32", name, command, out))
@@ -176,11 +184,14 @@ def models(family: str, folder: Path, optimum: str) -> dict[str, dict[str, Path]
         for block, precision in zip(BLOCKS, few, strict=True):
             out = folder / f"llama_builder_int4_by_{block}"
             jobs.append((precision, "builder", builder_command(hub, out, "int4", f"block_size={block}"), out))
+        own, peer = folder / "llama_speed_cgc_ort_last", folder / "llama_builder_last"
+        jobs.append((LAST, "cgc ort", cgc_command(source, hub, own, *OWN["cgc ort"], "--last-logits"), own))
+        jobs.append((LAST, "builder", builder_command(hub, peer, "fp32", "prune_lm_head=true"), peer))
     for precision, name, command, out in jobs:
         if not (out / "model.onnx").exists():
             out.mkdir(exist_ok=True)
             measure(command, log)
-        found[precision][name] = out / "model.onnx"
+        found.setdefault(precision, {})[name] = out / "model.onnx"
     return found
 
 
@@ -194,8 +205,18 @@ def timed(path: Path, usual: tuple[int, int], cell: Cell) -> float | None:
     return seconds(run)
 
 
+def interval(count: int) -> tuple[int, int]:
+    """Return which of so many values in order enclose their distribution's median at 95% confidence, or the first and
+    the last where they are too few.
+    """
+    low, outside = 0, 2 / 2**count
+    while (outside := outside + 2 * comb(count, low + 1) / 2**count) <= 0.05:
+        low += 1
+    return low, count - 1 - low
+
+
 def compare(paths: Mapping[str, Path], rounds: int, usual: tuple[int, int]) -> dict[str, Any]:
-    """Return, for each cell, tokens per second by model, and cgc's best against the best peer.
+    """Return, for each cell, tokens per second by model, and how many times as fast as each peer cgc is.
 
     Each cell of a model has a process of its own: in one process, what comes first gets the better or the worse memory.
     """
@@ -212,14 +233,15 @@ def compare(paths: Mapping[str, Path], rounds: int, usual: tuple[int, int]) -> d
                 if found is not None:
                     taken.setdefault(name, []).append(found)
             names = [name for name in names if name in taken]
-        ratios = {
-            peer: median(theirs / ours for theirs, ours in zip(taken[peer], taken["cgc ort"], strict=True))
-            for peer in taken
-            if peer not in OWN
-        }
+        ratios: dict[str, dict[str, float]] = {}
+        for peer in (name for name in taken if name not in OWN):
+            own = taken[WITHOUT_CACHE.get(peer, "cgc ort")]
+            row = sorted(theirs / ours for theirs, ours in zip(taken[peer], own, strict=True))
+            low, high = interval(len(row))
+            ratios[peer] = {"median": median(row), "low": row[low], "high": row[high]}
         result[f"{cell.kind} {cell.batch}x{cell.length}"] = {
             "tokens_per_second": {name: cell.tokens / median(row) for name, row in taken.items()},
-            "cgc_ort_times_faster": ratios,
+            "cgc_times_faster": ratios,
         }
     return result
 
@@ -232,6 +254,19 @@ def errors(paths: Mapping[str, Path], exact: Path, usual: tuple[int, int]) -> di
     return {name: float(np.sqrt(np.mean(each**2) / np.mean(wanted**2))) for name, each in off.items()}
 
 
+def best_peer(ratios: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the peer that cgc is ahead of by the least."""
+    return min(ratios, key=lambda peer: ratios[peer]["median"])
+
+
+def ratio(ratios: Mapping[str, Mapping[str, float]]) -> str:
+    """Return how many times as fast as the best peer cgc is, and the interval."""
+    if not ratios:
+        return "no peer"
+    found = ratios[best_peer(ratios)]
+    return f"{found['median']:.3f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
 def table(title: str, result: Mapping[str, Any]) -> Table:
     """Return one precision of one family as a table."""
     result = dict(result)
@@ -241,10 +276,10 @@ def table(title: str, result: Mapping[str, Any]) -> Table:
     shown.add_column("")
     for name in names:
         shown.add_column(name, justify="right")
-    shown.add_column("cgc ort ÷ best peer", justify="right")
+    shown.add_column("cgc ÷ best peer", justify="right")
     for cell, found in result.items():
-        speeds, ratios = found["tokens_per_second"], found["cgc_ort_times_faster"]
-        least = f"{min(ratios.values()):.2f}" if ratios else "no peer"
+        speeds = found["tokens_per_second"]
+        least = ratio(found["cgc_times_faster"])
         shown.add_row(cell, *(f"{speeds[name]:.0f}" if name in speeds else "-" for name in names), least)
     if off:
         shown.add_row("error of logits", *(f"{off[name]:.3f}" for name in names), "")
@@ -259,7 +294,7 @@ def run_all(folder: Path, rounds: int, families: tuple[str, ...] = ("gpt2", "lla
         by_precision = models(family, folder, optimum)
         for precision, paths in by_precision.items():
             found = compare(paths, rounds, HEADS[family])
-            if precision != "fp32":
+            if precision.startswith("int4"):
                 found["error"] = errors(paths, by_precision["fp32"]["cgc ort"], HEADS[family])
             result[f"{family} {precision}"] = found
     return result
@@ -268,7 +303,7 @@ def run_all(folder: Path, rounds: int, families: tuple[str, ...] = ("gpt2", "lla
 def main() -> None:
     """Measure, print the tables, and write the JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each cell")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved rounds of each cell")
     parser.add_argument("--family", action="append", choices=["gpt2", "llama"], help="only this one")
     parser.add_argument("--json", type=Path, help="where to write the result as JSON")
     parser.add_argument("--folder", type=Path, help="where to keep weights, models and optimum's environment")
