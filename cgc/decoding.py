@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cgc.diagnostics import Diagnostic, InputError, Label
-from cgc.passes.kv_cache import Cache, NoCache, with_kv_cache
+from cgc.ir.dims import Dim
+from cgc.passes.kv_cache import MASK, Cache, NoCache, with_kv_cache
+from cgc.passes.last_position import at_last_position
 from cgc.program import Program
 
 
@@ -13,11 +15,12 @@ from cgc.program import Program
 class Decoding:
     """A program whose inputs end in the caches `past.…`, and whose outputs end in `present.…`.
 
-    Its parameters are those of the model, so that the model's weights are its own.
+    Its parameters are those of the model, so that the model's weights are its own. New tokens are along `tokens`.
     """
 
     program: Program
     caches: tuple[Cache, ...]
+    tokens: Dim
 
 
 def decoding(program: Program) -> Decoding:
@@ -29,4 +32,16 @@ def decoding(program: Program) -> Decoding:
         labels = (Label(program.graph.location),)
         text = f"there is no KV cache for `{program.name}`: {error}"
         raise InputError([Diagnostic("CG0804", text, labels, hint)]) from error
-    return Decoding(replace(program, graph=cached.graph), cached.caches)
+    return Decoding(replace(program, graph=cached.graph), cached.caches, cached.tokens)
+
+
+def only_last_logits(step: Decoding, padded: bool) -> Decoding:
+    """Return the program with what the model itself gives for the last token of each sequence only.
+
+    Without `padded`, that is the last of all.
+    """
+    graph = step.program.graph
+    mask = next((value for value in graph.inputs if value.name == MASK), None)
+    own = graph.outputs[: len(graph.outputs) - len(step.caches)]
+    narrow = at_last_position(graph, step.tokens, own, mask if padded else None)
+    return replace(step, program=replace(step.program, graph=narrow))

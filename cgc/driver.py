@@ -38,7 +38,7 @@ PASSES = ("elaborate", "inline", "unroll", "dead_code")
 """The graph as elaborated, and after each pass that keeps what it computes."""
 DUMPS = (*PASSES, "autodiff", "kv_cache")
 """What `--dump-after` takes."""
-ALSO_CALLED = {"seed": "weights", "caches": "kv_cache"}
+ALSO_CALLED = {"seed": "weights", "caches": "kv_cache", "last_logits": "kv_cache"}
 """Options that a target takes if it takes another."""
 
 
@@ -272,8 +272,9 @@ def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]
 class Request:
     """What `cgc compile` was asked beside file and target; `seed` draws weights where no checkpoint is given.
 
-    `kv_cache` asks for the model as it decodes: past keys and values in, present ones out. `mode`, `run`, `wafers` and
-    `recompute` are for a wafer, as in `CompileOptions`.
+    `kv_cache` asks for the model as it decodes: past keys and values in, present ones out, `last_logits` for one that
+    gives only the logits of the next token. `mode`, `run`, `wafers` and `recompute` are for a wafer, as in
+    `CompileOptions`.
     """
 
     device: str | None = None
@@ -283,6 +284,7 @@ class Request:
     seed: int | None = None
     flat: bool = False
     kv_cache: bool = False
+    last_logits: bool = False
     mode: str | None = None
     run: str | None = None
     wafers: int | None = None
@@ -306,15 +308,21 @@ def compile_program(
         UsageError: there is no such target, or it is not installed completely.
     """
     _refuse_ignored(find_target(target_name), request)
+    if request.copy_weights and (request.weights is None or request.quantize is not None):
+        raise UsageError("--copy-weights: there is a checkpoint to copy with `--weights` and without `--quantize`")
     if request.unpadded and not request.kv_cache:
         raise UsageError("--unpadded: only a model that decodes (`--kv-cache`) reads padded batches")
+    if request.last_logits and not request.kv_cache:
+        raise UsageError("--last-logits: only a model that decodes (`--kv-cache`) can do without the others")
     weights = _weights(program, request)
     caches: tuple[Cache, ...] = ()
     if request.kv_cache:
-        from cgc.decoding import decoding
+        from cgc.decoding import decoding, only_last_logits
 
         with timings.stage("make a KV cache"):
             step = decoding(program)
+            if request.last_logits:
+                step = only_last_logits(step, padded=not request.unpadded)
             program, caches = step.program, step.caches
     options = CompileOptions(
         batch=request.batch,

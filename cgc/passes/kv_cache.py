@@ -90,11 +90,13 @@ class Cache:
 @dataclass(frozen=True, slots=True)
 class Cached:
     """A graph with caches: its inputs are those of the model, `attention_mask` and `position_ids` where it is padded,
-    and the past ones, its outputs the model's and the present ones, both in the order of `caches`.
+    and the past ones, its outputs the model's and the present ones, both in the order of `caches`. New tokens are along
+    the dimension `tokens`.
     """
 
     graph: Graph
     caches: tuple[Cache, ...]
+    tokens: Dim
 
 
 def with_kv_cache(graph: Graph, tokens: str = "", padded: bool = False) -> Cached:
@@ -214,7 +216,7 @@ class _Pass:
             body=body,
             outputs=(*graph.outputs, *(cache.present for cache in caches)),
         )
-        return Cached(whole, caches)
+        return Cached(whole, caches, Dim(self._tokens, symbol(self._tokens)))
 
     def _lookup(self, name: str) -> Function:
         for made in self._made.values():

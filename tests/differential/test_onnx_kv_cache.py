@@ -106,6 +106,40 @@ def _longer(model: Any) -> Any:
     return type(model)(longer).eval()
 
 
+LAST = [("gpt2", "newest"), ("gpt_neox", "old"), ("llama grouped", "ort"), ("llama multi-query", "old ort")]
+
+
+@pytest.mark.parametrize(("family", "flags"), LAST)
+def test_the_last_logits_are_those_of_each_sequences_last_token(family: str, flags: str, tmp_path: Path) -> None:
+    model, source = public(family)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "last").mkdir()
+    every = runner(session(compiled(source, model, tmp_path / "all", *FLAGS[flags])))
+    loaded = session(compiled(source, model, tmp_path / "last", *FLAGS[flags], "--last-logits"))
+    prompt = np.random.default_rng(3).integers(1, 97, (3, 6))
+    mask = np.array([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
+    positions = np.maximum(mask.cumsum(1) - 1, 0)
+    shapes = input_shapes(loaded)
+    inputs = {"input_ids": prompt, "attention_mask": mask, "position_ids": positions, **empty_caches(shapes, 3)}
+    expected, found = every(inputs), runner(loaded)(inputs)
+    assert found["logits"].shape == (3, 1, 97)
+    last = expected["logits"][np.arange(3), [5, 5, 3]][:, None]
+    assert np.abs(found["logits"] - last).max() < 1e-5 * np.abs(last).max()
+    # one more token of each, behind these
+    caches = {name.replace("present", "past_key_values"): x for name, x in found.items() if name != "logits"}
+    longer = np.concatenate([mask, np.ones((3, 1), np.int64)], 1)
+    step = {"input_ids": prompt[:, :1], "attention_mask": longer, "position_ids": mask.sum(1)[:, None], **caches}
+    assert np.abs(runner(loaded)(step)["logits"] - every(step)["logits"]).max() < 1e-5 * np.abs(last).max()
+
+
+def test_without_padding_the_last_logits_are_those_of_the_last_token(tmp_path: Path) -> None:
+    model, source = public("llama grouped")
+    loaded = session(compiled(source, model, tmp_path, "--runtime", "ort", "--unpadded", "--last-logits"))
+    prompt = np.random.default_rng(3).integers(1, 97, (2, 6))
+    found = greedy(runner(loaded), input_shapes(loaded), prompt, np.ones(prompt.shape, np.int64), NEW)
+    assert found.tolist() == public_greedy(model, prompt, NEW).tolist()
+
+
 UNPADDED = ("--runtime", "ort", "--unpadded")
 PACKED = {"gpt2 three heads": False, "gpt_neox": None, "llama grouped": True, "llama multi-query": True}
 PACKED |= {"llama with biases": True}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cgc.ir.graph import Graph
+from cgc.ir.dims import Dim, symbol
+from cgc.ir.graph import Graph, Value
 from cgc.ir.read import parse_graph
 from cgc.ir.text import print_graph
 from cgc.ir.verify import verify
@@ -17,8 +18,14 @@ from cgc.passes.autodiff import autodiff
 from cgc.passes.dead_code import eliminate_dead_code
 from cgc.passes.inline import inline
 from cgc.passes.kv_cache import with_kv_cache
+from cgc.passes.last_position import at_last_position
 from cgc.passes.loss import with_loss
 from cgc.passes.unroll import unroll
+
+
+def mask_of(graph: Graph) -> Value | None:
+    return next((value for value in graph.inputs if value.name == "attention_mask"), None)
+
 
 FOLDER = Path(__file__).parent / "passes"
 OPTIMIZER = AdamW(0.9, 0.95, 1.0, {"a": ParamUpdate(0.5, 1e-8, 0.1), "b": ParamUpdate(eps=1e-6, fixed=0.01)})
@@ -31,6 +38,7 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "recompute": lambda graph: autodiff(graph, recompute=True),
     "adamw": lambda graph: adamw(graph, OPTIMIZER),
     "kv_cache": lambda graph: with_kv_cache(graph).graph,
+    "last_position": lambda graph: at_last_position(graph, Dim("seq", symbol("seq")), graph.outputs, mask_of(graph)),
 }
 FILES = sorted(FOLDER.glob("*.in.ir"))
 UPDATE = os.environ.get("CGC_UPDATE") == "1"
