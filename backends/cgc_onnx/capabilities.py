@@ -36,18 +36,21 @@ STANDARD: Mapping[str, int] = MappingProxyType(
 )
 """Operators that came after the oldest opset, or near it, and since which one there are."""
 
-FUSED = frozenset(
+FUSED: Mapping[str, int] = MappingProxyType(
     {
-        "FusedMatMul",
-        "GroupQueryAttention",
-        "MatMulNBits",
-        "QuickGelu",
-        "RotaryEmbedding",
-        "SkipLayerNormalization",
-        "SkipSimplifiedLayerNormalization",
+        "FusedMatMul": OLDEST,
+        "GatherBlockQuantized": 23,
+        "GroupQueryAttention": OLDEST,
+        "MatMulNBits": OLDEST,
+        "QuickGelu": OLDEST,
+        "RotaryEmbedding": OLDEST,
+        "SkipLayerNormalization": OLDEST,
+        "SkipSimplifiedLayerNormalization": OLDEST,
     }
 )
-"""Operators of ONNX Runtime's own."""
+"""Operators of ONNX Runtime's own, and the first opset of a model that may have them, which every runtime that has them
+as they are needed reads: ONNX Runtime 1.23, the first for opset 23, is also the first to look up rows with zero points.
+"""
 
 GROUPED_HEAD = 8
 """`GroupQueryAttention` takes heads of multiples of this size, and turns halves of multiples of it."""
@@ -69,7 +72,7 @@ class Profile:
 
     def fused(self, operator: str) -> bool:
         """Tell whether the runtime's own operator is there."""
-        return self.runtime == "ort" and operator in FUSED
+        return self.runtime == "ort" and FUSED.get(operator, NEWEST + 1) <= self.opset
 
     @property
     def ir_version(self) -> int:

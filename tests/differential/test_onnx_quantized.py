@@ -18,6 +18,7 @@ from hypothesis.extra.numpy import arrays
 from onnx_decoding import compiled, empty_caches, input_shapes, runner, session
 from test_public_models import FAMILIES
 
+import cgc
 from cgc.cli import main
 
 Array = np.ndarray[Any, Any]
@@ -196,6 +197,70 @@ def test_the_runtime_multiplies_by_standard_tensors_as_they_are(family: str, kin
     assert matrices > 8 and ops.count("MatMulNBits") == matrices and "DequantizeLinear" not in ops
 
 
+TIED = """model tied(vocab = 21, width = 32, deep = 2, wide = 16) {
+    input tokens[batch, seq] : id of vocab
+    input more[batch] : id of vocab
+    param table[SHAPE] ~ normal(std=1)
+    x = table[tokens]
+    output rows = x
+    output others = table[more]
+    output logits = dot(x, table, over OVER)
+}
+"""
+
+
+@pytest.mark.parametrize("flat", [(), ("--flat",)])
+@pytest.mark.parametrize(("kind", "bits"), [("int4", 4), ("int8", 8)])
+@pytest.mark.parametrize(
+    ("shape", "over", "order"),
+    [
+        ("vocab, width", "width", (0, 1)),
+        ("width, vocab", "width", (1, 0)),
+        ("vocab, deep, wide", "deep wide", (0, 1, 2)),
+    ],
+)
+def test_rows_of_a_matrix_are_looked_up_as_it_is_stored(
+    shape: str, over: str, order: tuple[int, ...], kind: str, bits: Any, flat: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "m.cg").write_text(TIED.replace("SHAPE", shape).replace("OVER", over))
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--seed", "1", "-o", str(tmp_path / "out"), *flat]
+    run = CliRunner().invoke(main, [*words, "--quantize", kind, "--block", "16", "--runtime", "ort"])
+    assert run.exit_code == 0, run.output
+    assert [path.stat().st_size < 21 * 32 * 4 * 0.6 for path in (tmp_path / "out").glob("*.data")] == [True]
+    how = Quantization(bits, 16, True, True)
+    table = cgc.load(tmp_path / "m.cg").initialize(1)["table"].transpose(order)
+    again, _ = _unpacked(quantize(table.reshape(21, 32), how, "table"), how, 21, 32)
+    tokens, more = np.array([[0, 20, 3], [7, 7, 1]]), np.array([19, 2])
+    loaded = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
+    rows, others, logits = loaded.run(["rows", "others", "logits"], {"tokens": tokens, "more": more})
+    assert np.allclose(rows.reshape(2, 3, 32), again[tokens], rtol=1e-6, atol=0)
+    assert np.allclose(others.reshape(2, 32), again[more], rtol=1e-6, atol=0)
+    wanted = again[tokens] @ again.T
+    assert np.abs(logits - wanted).max() < 0.02 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("flags", [("--runtime", "ort", "--opset", "22"), ()])
+def test_rows_are_looked_up_in_floats_where_the_runtime_may_not_do_otherwise(
+    flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "m.cg").write_text(
+        "use std/gpt2\n\nmodel m = gpt2(vocab=8, context=8, layers=1, width=16, heads=2)\n", encoding="utf-8"
+    )
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--seed", "1", "-o", str(tmp_path / "out")]
+    assert CliRunner().invoke(main, [*words, "--quantize", "int4", "--block", "16", *flags]).exit_code == 0
+    graph = onnx.load(str(tmp_path / "out" / "model.onnx"), load_external_data=False).graph
+    assert {tensor.name: tensor.data_type for tensor in graph.initializer}["wte"] == onnx.TensorProto.FLOAT
+
+
+def test_a_table_that_is_only_looked_up_stays_in_floats(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    public, source = FAMILIES["llama grouped"]()
+    folder = compiled(source, public.eval(), tmp_path, "--quantize", "int4", "--block", "16", "--runtime", "ort")
+    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    assert "GatherBlockQuantized" not in {node.op_type for node in nodes}
+
+
 @pytest.mark.parametrize("entry", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("kind", ["int4", "int8"])
 def test_what_is_no_number_is_not_quantized(entry: float, kind: str, tmp_path: Path) -> None:
@@ -208,7 +273,7 @@ def test_what_is_no_number_is_not_quantized(entry: float, kind: str, tmp_path: P
     words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--quantize", kind, "--block", "16"]
     words += ["--weights", str(tmp_path / "hub" / "model.safetensors"), "-o", str(tmp_path / "out")]
     run = CliRunner().invoke(main, words)
-    assert run.exit_code == 1 and "CG0710" in run.output and "`h.0.mlp.up.w`" in run.output
+    assert run.exit_code == 1 and "CG0708" in run.output and "`h.0.mlp.up.w`" in run.output
     assert not (tmp_path / "out").exists()
 
 

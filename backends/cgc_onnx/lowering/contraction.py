@@ -76,6 +76,29 @@ def times_packed(scope: Scope, left: Tensor, packed: Sequence[str], width: Dim, 
     return scope.writer.note(Tensor(name, (*left.dims[:-1], width), left.dtype))
 
 
+def packed_rows(scope: Scope, dims: Sequence[Dim], index: Tensor, packed: Sequence[str], wish: str) -> Tensor:
+    """Rows [reduced], of the dimensions `dims`, of a matrix of few bits that is multiplied by as well: the runtime
+    unpacks those that `index` says.
+    """
+    how, length = scope.how, product(tuple(dim.size for dim in dims))
+    assert how is not None
+    assert isinstance(length, int)
+    writer = scope.writer
+    # MatMulNBits has an axis for the blocks of a row, the lookup has none.
+    integers = writer.one("Reshape", (packed[0], writer.integers(0, length * how.bits // 8)), f"{packed[0]}.rows")
+    attributes: dict[str, Attribute] = {
+        "bits": how.bits,
+        "block_size": how.block,
+        "gather_axis": 0,
+        "quantize_axis": 1,
+    }
+    inputs = [integers, index.name, *packed[1:]]
+    row = Dim("*".join(dim.name for dim in dims), length)
+    name = wish if len(dims) == 1 else f"{wish}.rows"
+    (name,) = writer.emit("GatherBlockQuantized", inputs, name, domain=MICROSOFT, attributes=attributes)
+    return scope.shapes.reshape(writer.note(Tensor(name, (*index.dims, row), "f32")), (*index.dims, *dims), wish)
+
+
 def times_matrix(scope: Scope, left: Tensor, matrix: Tensor, transposed: bool, wish: str) -> Tensor:
     """[…, reduced] times [reduced, width], or [width, reduced] where `transposed`."""
     if transposed:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from cgc.ir.builder import Names
 from cgc.ir.dims import Dim, Size, symbol
 from cgc.ir.graph import NOWHERE, Function, Graph, Location, Node, Region, Value
-from cgc.ir.ops import Call, Dot, Repeat
+from cgc.ir.ops import Call, Dot, Gather, Repeat
 from cgc.ir.types import TensorType
 from cgc_onnx.capabilities import Profile
 from cgc_onnx.lowering.deferral import deferred, later
@@ -84,9 +84,12 @@ class Structure:
         """Return how the parameters of a region are stored, by name."""
         return layouts(region, params, self.callee_layouts, self._packed)
 
-    def _packed(self, weight: TensorType, op: Dot) -> tuple[str, ...]:
-        over, how = [name for name in weight.names if name in op.over], self.how
-        return how.beside if how is not None and how.operator and how.fits(weight, over) else ()
+    def _packed(self, weight: TensorType, op: Dot | Gather) -> tuple[str, ...]:
+        how = self.how
+        if how is None or not (how.operator if isinstance(op, Dot) else how.rows):
+            return ()
+        over = [name for name in weight.names if (name in op.over if isinstance(op, Dot) else name != op.dim)]
+        return how.beside if how.fits(weight, over) else ()
 
     def callee_layouts(self, function: str) -> tuple[Layout, ...]:
         """Return how a function wants its parameters stored, in order."""

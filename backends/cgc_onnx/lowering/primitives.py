@@ -36,7 +36,7 @@ from cgc.ir.ops import (
 )
 from cgc.ir.rules import union
 from cgc.ir.types import is_float
-from cgc_onnx.lowering.contraction import contract
+from cgc_onnx.lowering.contraction import contract, packed_rows
 from cgc_onnx.lowering.scope import Scope
 from cgc_onnx.parameters.layout import Parameter
 from cgc_onnx.proto import ELEMENT_TYPES
@@ -193,6 +193,11 @@ def _where(scope: Scope, node: Node) -> Tensor:
 
 
 def _gather(scope: Scope, node: Node, dim: str) -> Tensor:
+    packed = scope.packed(node.inputs[0])
+    if packed:
+        return packed_rows(
+            scope, node.inputs[0].type.dims[1:], scope.tensor(node.inputs[1]), packed, scope.wish(node.output)
+        )
     table, index = (scope.tensor(value) for value in node.inputs)
     writer, wish = scope.writer, scope.wish(node.output)
     shared = [name for name in index.names if name in table.names]

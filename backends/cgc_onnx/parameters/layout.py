@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from cgc.ir.dims import Dim, evaluate, product
 from cgc.ir.graph import Node, Region, Value
-from cgc.ir.ops import Binary, Call, Dot, Op, Repeat
+from cgc.ir.ops import Binary, Call, Dot, Gather, Op, Repeat
 from cgc.ir.types import DType, TensorType
 from cgc.target import TargetError
 
@@ -108,11 +108,11 @@ def weight_use(op: Dot, inputs: tuple[TensorType, TensorType], is_param: tuple[b
     return None
 
 
-PackedLookup: TypeAlias = Callable[[TensorType, Dot], tuple[str, ...]]
-"""Tells what lies beside a weight of this type, contracted like that: () where it is not packed."""
+PackedLookup: TypeAlias = Callable[[TensorType, Dot | Gather], tuple[str, ...]]
+"""Tells what lies beside a weight of this type, contracted or looked up like that: () where it is not packed."""
 
 
-def never_packed(_: TensorType, __: Dot) -> tuple[str, ...]:
+def never_packed(_: TensorType, __: Dot | Gather) -> tuple[str, ...]:
     """Pack nothing."""
     return ()
 
@@ -120,8 +120,12 @@ def never_packed(_: TensorType, __: Dot) -> tuple[str, ...]:
 def layouts(
     region: Region, params: Iterable[Value], callee: LayoutLookup, packed: PackedLookup = never_packed
 ) -> dict[str, Layout]:
-    """Return the layout of each of `params`, arguments of `region`: what all its uses agree on, else its type's own."""
+    """Return the layout of each of `params`, arguments of `region`: what all its uses agree on, else its type's own.
+
+    Rows of a packed matrix can be looked up as well as those of its type's own layout.
+    """
     wanted: dict[str, set[Layout]] = {value.name: set() for value in params}
+    looked_up: set[str] = set()
     results: set[tuple[str, tuple[str, ...]]] = set()
     for node in region.nodes:
         demands = _demands(node.op, node.inputs, wanted, callee, packed)
@@ -130,13 +134,27 @@ def layouts(
         if isinstance(node.op, Binary):
             demands = _added(node.inputs, wanted, results)
         for value, demand in zip(node.inputs, demands, strict=True):
-            if value.name in wanted:
+            if value.name not in wanted:
+                continue
+            if value is node.inputs[0] and isinstance(node.op, Gather) and _looks_up_rows(node, node.op, packed):
+                looked_up.add(value.name)
+            else:
                 wanted[value.name].add(demand)
     for value in region.results:
         if value.name in wanted:
             wanted[value.name].add(natural(value.type))
     types = {value.name: value.type for value in region.arguments}
+    for name in looked_up:
+        rows = Layout((), (1, len(types[name].dims) - 1))
+        if {replace(layout, packed=()) for layout in wanted[name] if layout.packed} != {rows}:
+            wanted[name].add(natural(types[name]))
     return {name: _agreed(demands, types[name]) for name, demands in wanted.items()}
+
+
+def _looks_up_rows(node: Node, op: Gather, packed: PackedLookup) -> bool:
+    """Tell whether entries of the first dimension are taken whole, and could be out of a packed matrix."""
+    table, index = (value.type for value in node.inputs)
+    return op.dim == table.names[0] and not any(index.has(name) for name in table.names) and packed(table, op) != ()
 
 
 def _produced(node: Node, params: Mapping[str, object]) -> Iterator[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cgc.ir.dims import product
 from cgc.ir.graph import Graph, Region, Value
-from cgc.ir.ops import Call, Dot, Repeat
+from cgc.ir.ops import Call, Dot, Gather, Repeat
 from cgc.ir.types import TensorType
 from cgc.target import TargetError
 from cgc_onnx.capabilities import Profile
@@ -44,12 +44,14 @@ USES_INTEGERS = 4
 @dataclass(frozen=True, slots=True)
 class Quantization:
     """How matrices are stored: so many bits an entry, so many entries a block; `operator` tells whether the runtime
-    multiplies by them as they are, or they are turned into floats first.
+    multiplies by them as they are, or they are turned into floats first, `rows` whether it also looks up rows of those
+    that it multiplies by.
     """
 
     bits: Bits
     block: int
     operator: bool
+    rows: bool = False
 
     @property
     def element(self) -> ElementType:
@@ -89,7 +91,7 @@ def quantization(kind: str | None, block: int | None, profile: Profile) -> Quant
     if not operator and not profile.standard("DequantizeLinear by block"):
         text = f"opset {profile.opset} has no operator for weights in blocks"
         raise TargetError("CG0710", text, "add `--runtime ort`, or take `--opset 21` or later")
-    return Quantization(bits, size, operator)
+    return Quantization(bits, size, operator, profile.fused("GatherBlockQuantized"))
 
 
 # ---- which weights
@@ -112,7 +114,8 @@ class Matrix:
 
 
 def matrices(graph: Graph, how: Quantization) -> dict[str, Matrix]:
-    """Return the parameters that are quantized: matrices that fit, and are used in no other way.
+    """Return the parameters that are quantized: matrices that fit, and are used in no other way, but that the runtime
+    can look up rows of one that it multiplies by.
 
     Raises:
         TargetError: CG0710, there are none.
@@ -120,8 +123,11 @@ def matrices(graph: Graph, how: Quantization) -> dict[str, Matrix]:
     functions = {function.name: function.body for function in graph.functions}
     found: dict[str, Matrix] = {}
     for param in graph.params:
-        uses = set(_uses(graph.body, param.value, functions))
-        kept, over = uses.pop() if len(uses) == 1 else ((), ())
+        uses = list(_uses(graph.body, param.value, functions))
+        multiplied = any(not use.looked_up for use in uses)
+        looked_up = any(use.looked_up for use in uses)
+        same = {(use.kept, use.over) for use in uses}
+        kept, over = same.pop() if len(same) == 1 and multiplied and (how.rows or not looked_up) else ((), ())
         if kept and over and how.fits(param.type, over):
             loops = tuple(name for name in param.type.names if name not in (*kept, *over))
             found[param.name] = Matrix(loops, kept, over)
@@ -132,13 +138,19 @@ def matrices(graph: Graph, how: Quantization) -> dict[str, Matrix]:
     return found
 
 
-_Use: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """The dimensions of a matrix that a contraction keeps and those that it contracts, in its order, or those that a
+    row is looked up by and those that it has; none for any other use.
+    """
+
+    kept: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
+    looked_up: bool = False
 
 
 def _uses(region: Region, value: Value, functions: Mapping[str, Region]) -> Iterable[_Use]:
-    """Yield how a region uses a value: the dimensions that a contraction keeps and those that it contracts, in the
-    value's order; none for anything else.
-    """
+    """Yield how a region uses a value."""
     for node in region.nodes:
         for place, operand in enumerate(node.inputs):
             if operand.name != value.name:
@@ -148,15 +160,17 @@ def _uses(region: Region, value: Value, functions: Mapping[str, Region]) -> Iter
                     other = node.inputs[1 - place]
                     shared = any(other.type.has(name) for name in value.type.names if name not in over)
                     names = value.type.names if not shared else ()
-                    yield tuple(n for n in names if n not in over), tuple(n for n in names if n in over)
+                    yield _Use(tuple(n for n in names if n not in over), tuple(n for n in names if n in over))
+                case Gather(dim) if place == 0 and not any(node.inputs[1].type.has(n) for n in value.type.names):
+                    yield _Use((dim,), tuple(n for n in value.type.names if n != dim), looked_up=True)
                 case Call(function):
                     yield from _uses(functions[function], functions[function].arguments[place], functions)
                 case Repeat() as op if place >= op.carried + op.shared:
                     yield from _uses(op.body, op.body.arguments[place], functions)
                 case _:
-                    yield (), ()
+                    yield _Use()
     if any(result.name == value.name for result in region.results):
-        yield (), ()
+        yield _Use()
 
 
 # ---- the numbers
@@ -170,7 +184,7 @@ def quantize(matrix: Array, how: Quantization, name: str) -> tuple[Array, ...]:
     that is not its end has an even number of blocks along the first axis, or they would end within a byte.
 
     Raises:
-        TargetError: CG0710, an entry is not finite, or too large to be told from its block's others.
+        TargetError: CG0708, an entry is not finite; CG0710, or too large to be told from its block's others.
     """
     import numpy as np
 
@@ -187,7 +201,8 @@ def quantize(matrix: Array, how: Quantization, name: str) -> tuple[Array, ...]:
             with np.errstate(over="ignore", invalid="ignore"):
                 reach = tile.max(0) - tile.min(0)
             if not np.isfinite(reach).all():
-                text = f"`{name}` has an entry that is no finite number, or reaches too far"
+                refuse_infinite(tile, name)
+                text = f"`{name}` reaches too far for its blocks to have a scale"
                 raise TargetError("CG0710", text, "mend the weights, or leave `--quantize` away")
             fitted = _searched(tile) if how.bits == 4 else _from_largest(tile, how.bits)
             found[:, *part] = fitted[0].astype(np.uint8)
@@ -199,6 +214,15 @@ def quantize(matrix: Array, how: Quantization, name: str) -> tuple[Array, ...]:
     if how.bits == 8:
         return integers, scales
     return _in_pairs(integers if how.operator else integers.reshape(1, -1)), scales, _in_pairs(zeros)
+
+
+def refuse_infinite(array: Array, name: str) -> None:
+    """Raise TargetError (CG0708) where an entry of the tensor `name` is not finite."""
+    import numpy as np
+
+    if not np.isfinite(array).all():
+        text = f"`{name}` has an entry that is no finite number"
+        raise TargetError("CG0708", text, "take a checkpoint from before the training diverged")
 
 
 def _by_block(matrix: Array, how: Quantization) -> Array:
