@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from cgc.diagnostics import Diagnostic, Diagnostics, InputError
-from cgc.elaborate.layouts import STAR, capped, own_axes, own_dims, placeholders
+from cgc.diagnostics import Diagnostic, Diagnostics, InputError, capped
+from cgc.elaborate.layouts import STAR, own_axes, own_dims, placeholders
 from cgc.ir.graph import Param
 from cgc.program import Checkpoint, CheckpointEntry, Program
 from cgc.tensor_file import Array, StoredTensor, read_tensors, write_tensors
@@ -232,12 +232,15 @@ def _pattern(ignored: str) -> re.Pattern[str]:
 def _compare(path: Path, tensors: Mapping[str, StoredTensor], sources: _Sources, unclaimed: list[str]) -> None:
     """Raise InputError with everything in which the file's tensors are not those of the model."""
     found = Diagnostics()
-    missing = sorted(_names(sources) - tensors.keys())
+    known = _names(sources)
+    missing = sorted(known - tensors.keys())
     if missing:
         hint = "is it a checkpoint of this model, and of this many layers?"
         found.add(Diagnostic("CG0702", f"`{path}` lacks {capped(missing)}", hint=hint))
     if unclaimed:
         hint = "a tensor that belongs to no parameter needs an `ignore` line in the layout"
+        if any(f".{_like(name)}".endswith(f".{_like(unclaimed[0])}") for name in known):
+            hint = "are there as many layers in the model as in the checkpoint?"
         found.add(Diagnostic("CG0703", f"`{path}` has {capped(unclaimed)}, which no parameter claims", hint=hint))
     for layers in sources.values():
         for tensor, part in layers.values():
@@ -245,14 +248,26 @@ def _compare(path: Path, tensors: Mapping[str, StoredTensor], sources: _Sources,
             if stored is None:
                 continue
             if stored.shape != part.merged:
-                text = f"`{tensor}` has the shape {_shape(stored.shape)}; the model's is {_shape(part.merged)}"
+                where = _where(path, stored)
+                text = f"`{tensor}`{where} has the shape {_shape(stored.shape)}; the model's is {_shape(part.merged)}"
                 found.add(Diagnostic("CG0704", text, hint="are the sizes of the model those of the checkpoint?"))
                 break  # the other layers have the same fault
             if not stored.is_float:
                 hint = "cgc reads F64, F32, F16 and BF16"
-                found.add(Diagnostic("CG0705", f"`{tensor}` has entries of type {stored.dtype}", hint=hint))
+                text = f"`{tensor}`{_where(path, stored)} has entries of type {stored.dtype}"
+                found.add(Diagnostic("CG0705", text, hint=hint))
                 break
     found.raise_if_any({})
+
+
+def _like(name: str) -> str:
+    """Return what a name has in common with those of the same tensor in other layers."""
+    return re.sub(r"\d+", "0", name)
+
+
+def _where(path: Path, stored: StoredTensor) -> str:
+    """Say which file of a checkpoint in several a tensor is in."""
+    return "" if stored.path == path else f" in `{stored.path.name}`"
 
 
 def _shape(sizes: tuple[int, ...]) -> str:

@@ -75,11 +75,16 @@ def text_artifact(name: str, text: str) -> Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Compilation:
-    """The result of a target: files, what to print, and the same as JSON-able data."""
+    """The result of a target: files, what to print, and the same as JSON-able data.
+
+    `others` are names of files that the target writes with other options: what an earlier compilation left of them in
+    the folder is no part of this one, and the user is told.
+    """
 
     artifacts: tuple[Artifact, ...]
     report: RenderableType | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    others: frozenset[str] = frozenset()
 
 
 class TargetError(Exception):

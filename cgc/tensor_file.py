@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
-from cgc.diagnostics import ELSEWHERE, Diagnostic, InputError
+from cgc.diagnostics import ELSEWHERE, Diagnostic, InputError, capped
 from cgc.input_file import open_input
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the format's own library."""
 LARGEST_INDEX = 100_000_000
+CONVERT = (
+    "PyTorch loads pickled files, with `torch.load(…, weights_only=True)`, and `safetensors.torch.save_file` converts"
+)
 
 # bf16 has no NumPy type: its bits are read as integers and widened
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -66,8 +69,12 @@ class StoredTensor:
         return np.asarray(data).astype(np.float32, copy=False)
 
 
-def _invalid(path: Path, why: str, hint: str = "") -> InputError:
+def _invalid(path: Path, why: str, hint: str = "fetch or write it anew") -> InputError:
     return InputError([Diagnostic("CG0701", f"`{path}` is not a safetensors file: {why}", hint=hint)])
+
+
+def _no_index(path: Path, why: str, hint: str = "fetch it anew, or give the `.safetensors` file itself") -> InputError:
+    return InputError([Diagnostic("CG0701", f"`{path}` is not an index of shards: {why}", hint=hint)])
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> InputError:
@@ -97,7 +104,12 @@ def _in_folder(folder: Path) -> Path:
     others = sorted(folder.glob("*.safetensors"))
     if len(others) == 1:
         return others[0]
-    hint = "give the file itself" if others else ""
+    pickled = sorted(path.name for ending in ("bin", "pt", "pth") for path in folder.glob(f"*.{ending}"))
+    hint = "give the folder of a checkpoint in the safetensors format, or the file itself"
+    if others:
+        hint = f"give one of its files: {capped(path.name for path in others)}"
+    elif pickled:
+        hint = f"{CONVERT} `{pickled[0]}`"
     text = f"the folder `{folder}` has no `{names[1]}` and no `{names[0]}`"
     raise InputError([Diagnostic("CG0701", text, hint=hint)])
 
@@ -108,11 +120,13 @@ def _read_index(path: Path) -> dict[str, StoredTensor]:
             data = file.read(LARGEST_INDEX + 1)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    files = _json(data, path, "the index").get("weight_map") if len(data) <= LARGEST_INDEX else None
+    index = _json(data) if len(data) <= LARGEST_INDEX else None
+    if index is None:
+        raise _no_index(path, *_pointer(data) or ("it is no JSON object",))
+    files = index.get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        text = f"`{path}` is not an index of shards: it has no `weight_map`"
         hint = "an index says by `weight_map` which file has each tensor; give the `.safetensors` file itself otherwise"
-        raise InputError([Diagnostic("CG0701", text, hint=hint)])
+        raise _no_index(path, "it has no `weight_map`", hint)
     tensors: dict[str, StoredTensor] = {}
     for name in sorted(set(files.values())):
         # an index comes from outside, and must not make us read files that it has no business with
@@ -131,32 +145,45 @@ def _read_index(path: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _json(data: bytes, path: Path, what: str) -> dict[str, Any]:
+def _json(data: bytes) -> dict[str, Any] | None:
+    """Return a JSON object, None where it is none."""
     try:
         value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _invalid(path, f"{what} is not JSON") from error
-    if not isinstance(value, dict):
-        raise _invalid(path, f"{what} is not an object")
-    return value
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _pointer(data: bytes) -> tuple[str, str] | None:
+    """Say what is wrong with a file that begins so, and how it is mended, where it only says which file it is."""
+    if not data.startswith(b"version https://git-lfs."):
+        return None
+    return "it is a pointer of Git LFS, which stands for the file", "fetch the file itself: `git lfs pull`"
 
 
 def _read_file(path: Path) -> dict[str, StoredTensor]:
     try:
         with open_input(path) as file:
             size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
             if size < 8 or length > min(size - 8, LARGEST_HEADER):
-                hint = (
-                    "a PyTorch `.bin` or `.pt` file has to be converted first" if path.suffix != ".safetensors" else ""
-                )
-                raise _invalid(path, "it has no header", hint)
-            header = _json(file.read(length), path, "the header")
+                if path.suffix in (".bin", ".pt", ".pth"):
+                    raise _invalid(path, "it is one of PyTorch", f"{CONVERT} it")
+                raise _invalid(path, *_pointer(start + file.read(64)) or ("it has no header",))
+            header = _json(file.read(length))
+            if header is None:
+                raise _invalid(path, "its header is no JSON object")
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     header.pop("__metadata__", None)
     tensors = {name: _stored(path, name, entry, 8 + length, size) for name, entry in header.items()}
     _refuse_overlaps(path, header, tensors)
+    unclaimed = (
+        size - 8 - length - sum(end - begin for begin, end in (header[name]["data_offsets"] for name in tensors))
+    )
+    if unclaimed:
+        raise _invalid(path, f"{unclaimed} bytes of its data belong to no tensor")
     return tensors
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgc.diagnostics import InputError
+from cgc.diagnostics import Diagnostic, InputError, capped
 from cgc.driver import UsageError, find_target, load_program
 from cgc.elaborate.values import Scalar
 from cgc.ir.graph import Graph
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4
 """Largest difference of logits, relative to the largest logit of PyTorch, that counts as equal in float32."""
-BATCH, PROMPT = 2, 16
+BATCH, PROMPT, TOKENS = 2, 16, 64
+"""How many sequences are compared, after how many given tokens each, and how many more by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class WeightsVerification:
-    """All comparisons of a model with given weights."""
+    """All comparisons of a model with given weights, on sequences of so many `tokens` after a `prompt`."""
 
     program: Program
+    prompt: int
+    tokens: int
     comparisons: tuple[Comparison, ...]
 
     @property
@@ -73,14 +76,18 @@ class WeightsVerification:
             }
             for c in self.comparisons
         ]
-        return {"ok": self.ok, "model": self.program.name, "tolerance": TOLERANCE, "runs": runs}
+        sizes = {"sequences": BATCH, "prompt": self.prompt, "tokens": self.tokens}
+        return {"ok": self.ok, "model": self.program.name, **sizes, "tolerance": TOLERANCE, "runs": runs}
 
     def table(self) -> Table:
         """Return a table for the terminal."""
         from rich.table import Table
 
         count = self.program.graph.parameter_count
-        title = f"{self.program.name} ({count:,} parameters) against PyTorch with the same weights"
+        title = (
+            f"{self.program.name} ({count:,} parameters) against PyTorch with the same weights: {BATCH} sequences, "
+            f"{self.tokens} tokens each after a prompt of {self.prompt}"
+        )
         table = Table(title=title, title_justify="left")
         for name in ("target", "run by"):
             table.add_column(name)
@@ -99,42 +106,43 @@ def verify_weights(
     model: str | None,
     targets: tuple[str, ...],
     weights: str,
-    tokens: int,
+    tokens: int | None,
     seed: int,
 ) -> WeightsVerification:
-    """Compare `targets` (by default `onnx`) with PyTorch on `tokens` tokens; errors as `load_program`, and those of
-    reading weights.
+    """Compare `targets` (by default `onnx`) with PyTorch on `tokens` tokens a sequence after the prompt (by default
+    `TOKENS`, or as many as the model takes); errors as `load_program`, and those of reading weights.
 
     Raises:
-        UsageError: a target cannot be run, or the model has no tokens to decode.
+        InputError: CG0708, weights are not finite.
+        UsageError: a target cannot be run, or the model has no tokens to decode, or takes fewer.
     """
     from cgc.checkpoints import read_checkpoint_file
 
     program = load_program(file, overrides, model)
     arrays = read_checkpoint_file(Path(weights), program)
-    sizes = _sizes(program.graph, tokens)
+    prompt, new = _lengths(program.graph, tokens)
+    _require_finite(arrays)
     found: list[Comparison] = []
     torch_model = _Torch(program, arrays)
     for name in targets or ("onnx",):
         target = find_target(name)
-        inputs = _tokens(program.graph, sizes[0], sizes[1], seed)
+        inputs = _tokens(program.graph, prompt + new, seed)
         expected = torch_model.logits(inputs)
         for runner, evaluator in target.evaluators(program):
             (got,) = list(evaluator(arrays, {_input(program.graph): inputs}).values())[:1]
             found.append(Comparison(name, runner, _relative(got, expected)))
-        if isinstance(target, DecodingTarget):
-            found += _decoded(target, program, arrays, torch_model, sizes, seed)
-    return WeightsVerification(program, tuple(found))
+        if isinstance(target, DecodingTarget) and new:
+            given = _tokens(program.graph, prompt, seed + 1)
+            found += _decoded(target, program, arrays, torch_model, given, new)
+    return WeightsVerification(program, prompt, new, tuple(found))
 
 
 def _decoded(
-    target: DecodingTarget, program: Program, arrays: Any, torch_model: _Torch, sizes: tuple[int, int], seed: int
+    target: DecodingTarget, program: Program, arrays: Any, torch_model: _Torch, prompt: Any, count: int
 ) -> list[Comparison]:
+    """Compare `count` tokens that the target chooses after a `prompt` [batch, seq] with those PyTorch would."""
     import numpy as np
 
-    prompt_length = min(PROMPT, max(1, sizes[1] // 2))
-    prompt = _tokens(program.graph, sizes[0], prompt_length, seed + 1)
-    count = sizes[1] - prompt_length
     found: list[Comparison] = []
     try:
         decoders = list(target.decoders(program))
@@ -142,7 +150,7 @@ def _decoded(
         return []  # it has no cache, and is run as a whole only
     for runner, decode in decoders:
         chosen, logits = decode(arrays, prompt, count)
-        expected = torch_model.logits(np.concatenate([prompt, chosen], 1))[:, prompt_length - 1 : -1]
+        expected = torch_model.logits(np.concatenate([prompt, chosen], 1))[:, prompt.shape[1] - 1 : -1]
         likeliest = expected.max(-1)
         given = np.take_along_axis(expected, chosen[..., None], -1)[..., 0]
         scale = float(np.abs(expected).max()) or 1.0
@@ -174,15 +182,31 @@ def _input(graph: Graph) -> str:
     return names[0]
 
 
-def _sizes(graph: Graph, tokens: int) -> tuple[int, int]:
-    """Return batch and sequence, within what the model allows."""
+def _lengths(graph: Graph, tokens: int | None) -> tuple[int, int]:
+    """Return how many tokens are given and how many follow, within what the model allows (UsageError beyond)."""
     limits = {symbol.name: symbol.limit for symbol in graph.symbols}
     limit = limits.get("seq")
-    longest = limit.size if limit is not None and isinstance(limit.size, int) else tokens
-    return BATCH, min(tokens, longest)
+    if limit is None or not isinstance(limit.size, int):
+        return PROMPT, tokens or TOKENS
+    if tokens is not None and tokens >= limit.size:
+        text = f"the model takes {limit.size} at most, of which the prompt is one or more"
+        raise UsageError(f"--tokens {tokens}: {text}")
+    new = tokens or min(TOKENS, limit.size - 1)
+    return min(PROMPT, limit.size - new), new
 
 
-def _tokens(graph: Graph, batch: int, seq: int, seed: int) -> Any:
+def _require_finite(arrays: Mapping[str, Any]) -> None:
+    """Raise InputError (CG0708) where weights are not finite: any logits would equal any others."""
+    import numpy as np
+
+    names = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if names:
+        text = f"{capped(names)}: not all entries are finite numbers"
+        raise InputError([Diagnostic("CG0708", text, hint="take a checkpoint from before the training diverged")])
+
+
+def _tokens(graph: Graph, seq: int, seed: int) -> Any:
+    """Return [batch, seq] tokens."""
     import numpy as np
 
     name = _input(graph)
@@ -190,7 +214,7 @@ def _tokens(graph: Graph, batch: int, seq: int, seed: int) -> Any:
     assert value.type.indexes is not None
     size = value.type.indexes.size
     assert isinstance(size, int)
-    return np.random.default_rng(seed).integers(0, size, (batch, seq))
+    return np.random.default_rng(seed).integers(0, size, (BATCH, seq))
 
 
 def _relative(got: Any, expected: Any) -> float:

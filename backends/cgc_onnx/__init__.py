@@ -31,11 +31,10 @@ class OnnxTarget:
         Raises:
             TargetError: an option does not fit the model, weights are missing, or a size must be known and is not.
         """
-        from cgc_onnx.emit import artifacts
+        from cgc_onnx.emit import FILES, artifacts
 
         emission, files = artifacts(program, options)
-        data = emission.summary()
-        return Compilation(files, emission.report(), data)
+        return Compilation(files, emission.report(), emission.summary(), FILES)
 
     def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:
         """Return ONNX Runtime and ONNX's reference evaluator; both write the model's files and load them."""

@@ -29,6 +29,7 @@ TOKENIZER = (
     "tokenizer.model",
     "chat_template.jinja",
 )
+CONFIGURATIONS = ("config.json", "generation_config.json", "genai_config.json")
 LARGEST_CONFIGURATION = 1 << 20
 """Bytes of a configuration that is read; one is some kilobytes."""
 

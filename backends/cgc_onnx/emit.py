@@ -15,7 +15,7 @@ from cgc.program import Program
 from cgc.target import Artifact, CompileOptions, TargetError
 from cgc.version import VERSION
 from cgc_onnx.capabilities import Profile, profile
-from cgc_onnx.deployment import deployment
+from cgc_onnx.deployment import CONFIGURATIONS, deployment
 from cgc_onnx.lowering.functions import Structure, opset_imports
 from cgc_onnx.lowering.scope import Scope
 from cgc_onnx.lowering.shapes import Shapes
@@ -30,6 +30,8 @@ from cgc_onnx.writer import DOMAIN, Tensor, Writer, value_info, value_infos
 
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
+FILES = frozenset({MODEL, DATA, "model.safetensors", *CONFIGURATIONS})
+"""What a model may consist of; a checkpoint in several files has others too."""
 PLAIN = Profile()
 
 
@@ -72,7 +74,11 @@ class Emission:
         where = f"in {', '.join(files)}" if files else "as inputs"
         packed = [entry.packed for entry in self.stored if entry.packed]
         if packed:
-            where += f", {len(packed)} matrices in int{packed[0].how.bits}"
+            rest = [entry for entry in self.stored if not entry.packed]
+            size = sum(entry.size for entry in rest) / 1e6
+            where += (
+                f": {len(packed)} matrices in int{packed[0].how.bits}, {len(rest)} other tensors ({size:.1f} MB) not"
+            )
         opset = dict(self.model.opsets)[""]
         return f"opset {opset}, {len(self.model.functions)} functions, {nodes} nodes, parameters {where}"
 
@@ -250,7 +256,7 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
     def write_model(path: Path) -> None:
         path.write_bytes(encode(emission.model))
 
-    files = [Artifact(MODEL, write_model), *link_artifacts(emission.linked, options.copy_weights)]
+    files = [Artifact(MODEL, write_model), *link_artifacts(emission.linked, options.copy_weights, MODEL)]
     if weights is not None and emission.stored:
         present = weights
 

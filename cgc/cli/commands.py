@@ -251,6 +251,9 @@ def graph(
         is_flag=True,
         help="onnx, with --kv-cache: sequences of a batch all begin together; faster.",
     ),
+    click.option(
+        "--last-logits", is_flag=True, help="onnx, with --kv-cache: only those of the next token; faster prompts."
+    ),
     click.option("--precision", help="onnx: store the weights as f32, f16 or bf16; computed in float32."),
     click.option("--quantize", help="onnx: store the matrices in int4 or int8, with a scale for each block."),
     click.option("--block", type=int, help="Entries to a block of --quantize (32)."),
@@ -272,12 +275,15 @@ def compile_command(file: str, target: str, output: str | None, as_json: str, ti
     if dump_after:
         _dump(program, dump_after)
         return
-    if output is None:
+    if not output:
         raise UsageError("name the folder to write to: `-o DIR`")
     result, paths = compile_program(program, target, Path(output), Request(**rest), clock)
     if result.report is not None and as_json == "text":
         print_rich(result.report)
-    written(paths, as_json, dict(result.data))
+    left = sorted(name for name in result.others - {path.name for path in paths} if Path(output, name).exists())
+    written(paths, as_json, {**result.data, "left_from_earlier": left} if left else dict(result.data))
+    if left and as_json == "text":
+        click.echo(f"not part of it, left from an earlier compilation: {', '.join(left)}")
     _report(clock, timings)
 
 
@@ -347,7 +353,11 @@ def _give(text: str, output: str | None, as_json: str) -> None:
 @click.option(
     "--weights", type=click.Path(), help="A checkpoint: compare with PyTorch on it, logits and greedy tokens."
 )
-@click.option("--tokens", type=click.IntRange(2), default=64, show_default=True, help="With --weights: how many.")
+@click.option(
+    "--tokens",
+    type=click.IntRange(1),
+    help="With --weights: how many are chosen greedily in each sequence (64, or as many as the model takes).",
+)
 def verify(
     file: str,
     settings: tuple[str, ...],
@@ -357,7 +367,7 @@ def verify(
     seed: int,
     full: bool,
     weights: str | None,
-    tokens: int,
+    tokens: int | None,
 ) -> None:
     """Run every target against the NumPy reference on random weights, and print the largest difference of each."""
     from cgc.verification import Verification, verify_file
@@ -365,6 +375,10 @@ def verify(
 
     overrides = parse_overrides(settings)
     verification: Verification | WeightsVerification
+    if weights is None and tokens is not None:
+        raise UsageError("--tokens: tokens are chosen with `--weights` only")
+    if weights is not None and full:
+        raise UsageError("--full: with `--weights` the model has its own sizes anyway")
     if weights is not None:
         verification = verify_weights(file, overrides, model, targets, weights, tokens, seed)
     else:

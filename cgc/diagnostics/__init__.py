@@ -41,6 +41,15 @@ class Label:
 
 ELSEWHERE = "choose another place, or see to it that this one can be written to"
 """How what cannot be written is mended."""
+MOST_LISTED = 6
+
+
+def capped(names: Iterable[str]) -> str:
+    """Return the first few names as a list in running text, and how many more there are."""
+    words = list(names)
+    shown = [f"`{word}`" for word in words[:MOST_LISTED]]
+    more = len(words) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 @dataclass(frozen=True, slots=True)

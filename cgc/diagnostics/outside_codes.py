@@ -150,6 +150,11 @@ OUTSIDE: dict[str, Code] = {
         "Checkpoints are read by the `checkpoint` item of a model's family, which says which tensor is which "
         "parameter. The families of the library have one; write one beside a family of your own.",
     ),
+    "CG0708": Code(
+        "Weights are not finite",
+        "An entry is NaN or infinite. Nothing can be compared with what such weights compute, and they cannot be "
+        "converted: the training that wrote them diverged, or the file is damaged.",
+    ),
     "CG0710": Code(
         "Weights cannot be stored in this form",
         "`--precision` takes f32, f16 or bf16; `--quantize` takes int4 or int8, with a `--block` that is a power of "

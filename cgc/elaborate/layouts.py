@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
-from cgc.diagnostics import Diagnostic, Diagnostics, Label
+from cgc.diagnostics import Diagnostic, Diagnostics, Label, capped
 from cgc.elaborate.hints import suggest
 from cgc.elaborate.values import Fault, describe
 from cgc.ir.dims import Dim
@@ -15,7 +14,6 @@ from cgc.program import Checkpoint, CheckpointEntry
 from cgc.syntax import tree
 
 STAR = "*"
-MOST_LISTED = 6
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 
@@ -75,14 +73,6 @@ def read_checkpoint(item: tree.Checkpoint, graph: Graph, found: Diagnostics) -> 
         found.add(Diagnostic("CG0510", message, (Label(item.name.location),), hint))
     prefix = prefixes[0].text.value if prefixes else ""
     return Checkpoint(item.name.text, prefix, ignored, tuple(entries), item.location)
-
-
-def capped(names: Iterable[str]) -> str:
-    """Return the first few names as a list in running text, and how many more there are."""
-    words = list(names)
-    shown = [f"`{word}`" for word in words[:MOST_LISTED]]
-    more = len(words) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 class _Reader:

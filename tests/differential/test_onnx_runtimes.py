@@ -64,6 +64,34 @@ def test_genai_generates_the_same_tokens(family: str, flags: str, tmp_path: Path
     assert found == expected
 
 
+@pytest.mark.parametrize("more", [(), ("--last-logits",)])
+@pytest.mark.parametrize(("family", "flags"), [("gpt2", "newest"), ("llama grouped", "ort")])
+def test_genai_generates_the_same_tokens_for_prompts_of_several_lengths(
+    family: str, flags: str, more: tuple[str, ...], tmp_path: Path
+) -> None:
+    genai = pytest.importorskip("onnxruntime_genai")
+    model, source = public(family)
+    for config in (model.config, model.generation_config):
+        config.pad_token_id, config.eos_token_id = 0, 96
+    folder = compiled(source, model, tmp_path, *FLAGS[flags], *more)
+    prompts = [np.random.default_rng(seed).integers(1, 96, (1, length)) for seed, length in ((3, 6), (4, 4))]
+    loaded = genai.Model(str(folder))
+    options = genai.GeneratorParams(loaded)
+    options.set_search_options(max_length=14, batch_size=2, do_sample=False)
+    generator = genai.Generator(loaded, options)
+    generator.append_tokens(
+        np.stack([np.pad(prompt[0], (0, 6 - prompt.shape[1])) for prompt in prompts]).astype(np.int32)
+    )
+    found: list[list[int]] = []
+    while not generator.is_done() and len(found) < 8:
+        generator.generate_next_token()
+        found.append([int(token) for token in generator.get_next_tokens()])
+    assert [list(row) for row in zip(*found, strict=True)] == [
+        public_greedy(model, prompt, len(found))[0].tolist() for prompt in prompts
+    ]
+    assert len(found) > 3
+
+
 @pytest.mark.parametrize("flags", FLAGS)
 def test_optimum_generates_the_same_tokens(flags: str, tmp_path: Path) -> None:
     runtime = pytest.importorskip("optimum.onnxruntime")
@@ -99,8 +127,31 @@ def test_verify_with_weights_agrees_with_pytorch(family: str, tmp_path: Path) ->
     assert run.exit_code == 0, run.output
     found = json.loads(run.output)
     assert found["ok"] and len(found["runs"]) == 5
-    assert [run["equal_tokens"] for run in found["runs"]] == [0, 0, 20, 20, 20]
+    assert (found["sequences"], found["prompt"], found["tokens"]) == (2, 16, 20)
+    assert [run["equal_tokens"] for run in found["runs"]] == [0, 0, 40, 40, 40]
     assert all(run["difference"] < 1e-5 for run in found["runs"])
+
+
+def test_verify_is_given_as_many_tokens_as_the_model_takes_and_no_more(tmp_path: Path) -> None:
+    model, source = public("gpt2")
+    model.save_pretrained(tmp_path / "hub")
+    (tmp_path / "m.cg").write_text(source, encoding="utf-8")
+    words = ["verify", str(tmp_path / "m.cg"), "--weights", str(tmp_path / "hub"), "--format", "json"]
+    context = model.config.n_positions
+    most = json.loads(CliRunner().invoke(main, [*words, "--tokens", str(context - 1)]).output)
+    assert most["ok"] and (most["prompt"], most["tokens"]) == (1, context - 1)
+    assert {run["equal_tokens"] for run in most["runs"]} == {0, 2 * (context - 1)}
+    more = CliRunner().invoke(main, [*words, "--tokens", str(context)])
+    assert more.exit_code == 2 and f"takes {context} at most" in more.output
+
+
+def test_verify_names_weights_that_are_not_finite(tmp_path: Path) -> None:
+    model, source = public("gpt2")
+    model.transformer.h[1].mlp.c_fc.bias.data[3] = float("nan")
+    model.save_pretrained(tmp_path / "hub")
+    (tmp_path / "m.cg").write_text(source, encoding="utf-8")
+    run = CliRunner().invoke(main, ["verify", str(tmp_path / "m.cg"), "--weights", str(tmp_path / "hub")])
+    assert run.exit_code == 1 and "CG0708" in run.output and "`h.mlp.up.b`" in run.output
 
 
 def test_a_difference_is_one() -> None:

@@ -264,6 +264,7 @@ def test_a_checkpoint_of_another_size_is_one_fault_a_tensor(tmp_path: Path) -> N
     (fault,) = faults(tmp_path / "a.safetensors", shallower)
     assert fault.code == "CG0703"
     assert fault.message.endswith("and 6 more, which no parameter claims")
+    assert "as many layers" in fault.hint
 
 
 def header(entries: object) -> bytes:
@@ -294,13 +295,43 @@ TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         header({"a": {**TENSOR, "data_offsets": [0]}}) + b"\0" * 8,
         header({"a": {**TENSOR, "dtype": 7}}) + b"\0" * 8,
         header({"a": 5}),
+        header({"a": TENSOR}) + b"\0" * 9,
+        header({"a": {**TENSOR, "data_offsets": [4, 12]}}) + b"\0" * 12,
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345678\n",
     ],
 )
 def test_broken_files(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(data)
     (fault,) = faults(path, program_of(GPT2))
-    assert fault.code == "CG0701"
+    assert fault.code == "CG0701" and fault.hint
+
+
+def test_what_a_file_is_instead_is_said(tmp_path: Path) -> None:
+    program = program_of(GPT2)
+    pointer = tmp_path / "model.safetensors"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345678\n")
+    assert "git lfs pull" in faults(pointer, program)[0].hint
+    index = tmp_path / "model.safetensors.index.json"
+    pointer.rename(index)
+    assert "git lfs pull" in faults(index, program)[0].hint
+    pickled = tmp_path / "pytorch_model.bin"
+    index.rename(pickled)
+    pickled.write_bytes(b"PK\x03\x04" * 16)
+    assert "converts it" in faults(pickled, program)[0].hint
+    assert "converts `pytorch_model.bin`" in faults(tmp_path, program)[0].hint
+
+
+def test_a_fault_in_a_shard_names_it(tmp_path: Path) -> None:
+    program = program_of(GPT2)
+    arrays = hub_arrays(program)
+    arrays["transformer.wpe.weight"] = np.zeros((9, 12), np.float32)
+    names = {name: f"{at % 2}.safetensors" for at, name in enumerate(arrays)}
+    for file in set(names.values()):
+        save_file({name: array for name, array in arrays.items() if names[name] == file}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    (fault,) = faults(tmp_path, program)
+    assert f"`transformer.wpe.weight` in `{names['transformer.wpe.weight']}` has the shape" in fault.message
 
 
 def test_places_without_a_checkpoint(tmp_path: Path) -> None:
@@ -325,6 +356,7 @@ def test_broken_indexes(index: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_tensors(tmp_path)
     assert caught.value.diagnostics[0].code == "CG0701"
+    assert "not an index of shards" in caught.value.diagnostics[0].message
 
 
 def test_an_index_of_a_tensor_that_is_not_there(tmp_path: Path) -> None:

@@ -159,6 +159,43 @@ def test_symbolic_links_and_links_that_cannot_be_made(tmp_path: Path, monkeypatc
     onnx.checker.check_model(str(tmp_path / "out" / "model.onnx"), full_check=True)
 
 
+def test_a_checkpoint_that_is_no_part_of_a_model_is_not_replaced(tmp_path: Path) -> None:
+    model = model_in(tmp_path, "gpt2")
+    write_checkpoint_file(tmp_path / "model.safetensors", model.program, model.initialize(1))
+    other = tmp_path / "out" / "model.safetensors"
+    other.parent.mkdir()
+    other.write_bytes(b"somebody's only copy")
+    run = compiled(tmp_path, tmp_path / "model.safetensors")
+    assert run.exit_code == 1 and "CG0004" in run.output
+    assert [path.name for path in other.parent.iterdir()] == ["model.safetensors"]
+    assert other.read_bytes() == b"somebody's only copy"
+    other.unlink()
+    for flags in ((), ("--copy-weights",), ()):
+        assert compiled(tmp_path, tmp_path / "model.safetensors", *flags).exit_code == 0
+
+
+def test_what_an_earlier_compilation_left_is_named(tmp_path: Path) -> None:
+    model = model_in(tmp_path, "gpt2")
+    write_checkpoint_file(tmp_path / "model.safetensors", model.program, model.initialize(1))
+    assert "earlier" not in compiled(tmp_path, tmp_path / "model.safetensors", "--kv-cache").output
+    again = compiled(tmp_path, tmp_path / "model.safetensors")
+    left = "config.json, generation_config.json, genai_config.json"
+    assert f"left from an earlier compilation: {left}" in again.output
+    data = json.loads(compiled(tmp_path, tmp_path / "model.safetensors", "--format", "json").output)
+    assert data["report"]["left_from_earlier"] == left.split(", ")
+
+
+@pytest.mark.parametrize("precision", ["f16", "bf16"])
+def test_entries_that_are_not_finite_are_not_converted(precision: str, tmp_path: Path) -> None:
+    model = model_in(tmp_path, "gpt2")
+    tensors = {name: np.array(array) for name, array in hub_tensors(model.program, model.initialize(1))}
+    tensors["transformer.h.1.mlp.c_fc.weight"][3, 5] = np.nan
+    save_file(tensors, tmp_path / "model.safetensors")
+    run = compiled(tmp_path, tmp_path / "model.safetensors", "--precision", precision)
+    assert run.exit_code == 1 and "CG0708" in run.output and "`h.1.mlp.up.w`" in run.output
+    assert not (tmp_path / "out").exists()
+
+
 def _missing(tensors: Arrays) -> None:
     del tensors["transformer.h.1.mlp.c_fc.weight"]
 

@@ -15,7 +15,7 @@ from cgc.ir.graph import Param
 from cgc.ir.types import BYTES, DType, is_float
 from cgc.target import TargetError
 from cgc_onnx.parameters.layout import Parameter, indices, static_size
-from cgc_onnx.parameters.quantization import Matrix, Quantization, quantize
+from cgc_onnx.parameters.quantization import Matrix, Quantization, quantize, refuse_infinite
 from cgc_onnx.proto import ELEMENT_TYPES, Attribute, ElementType, Initializer
 from cgc_onnx.writer import Writer
 
@@ -276,7 +276,7 @@ def _blocks(array: Array, dtype: DType, name: str) -> Iterator[Array]:
     """Yield the tensor `name` as contiguous arrays of `dtype` that follow one another: itself where it is one already.
 
     Raises:
-        TargetError: CG0710, a finite entry is beyond what `dtype` holds.
+        TargetError: CG0708, an entry is not finite; CG0710, it is beyond what `dtype` holds.
     """
     import numpy as np
 
@@ -290,7 +290,8 @@ def _blocks(array: Array, dtype: DType, name: str) -> Iterator[Array]:
         part = np.ascontiguousarray(array[start : start + rows])
         with np.errstate(over="ignore"):
             stored = part.astype(wanted, copy=False)
-        if is_float(dtype) and (np.isinf(stored) & np.isfinite(part)).any():
+        if array.dtype != wanted and is_float(dtype) and not np.isfinite(stored).all():
+            refuse_infinite(part, name)
             hint = "take a `--precision` that reaches farther: bf16 and f32 do beyond f16"
             raise TargetError("CG0710", f"`{name}` has an entry that is beyond all numbers of {dtype}", hint)
         yield stored
