@@ -92,11 +92,11 @@ def test_genai_generates_the_same_tokens_for_prompts_of_several_lengths(
     assert len(found) > 3
 
 
-@pytest.mark.parametrize("flags", FLAGS)
-def test_optimum_generates_the_same_tokens(flags: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("flags", "more"), [*((flags, ()) for flags in FLAGS), ("ort", ("--last-logits",))])
+def test_optimum_generates_the_same_tokens(flags: str, more: tuple[str, ...], tmp_path: Path) -> None:
     runtime = pytest.importorskip("optimum.onnxruntime")
     model, source = public("llama grouped")
-    folder = compiled(source, model, tmp_path, *FLAGS[flags])
+    folder = compiled(source, model, tmp_path, *FLAGS[flags], *more)
     prompt, expected = prompt_without_end(model, NEW)
     loaded = runtime.ORTModelForCausalLM.from_pretrained(str(folder), use_io_binding=False)
     found = loaded.generate(torch.tensor(prompt), max_new_tokens=NEW, do_sample=False)
