@@ -198,6 +198,16 @@ def read_checkpoint_file(path: Path, program: Program) -> CheckpointWeights:
     return CheckpointWeights(located, params)
 
 
+def require_finite(name: str, array: Array) -> None:
+    """Raise InputError (CG0708) where an entry of the weight `name` is not finite."""
+    import numpy as np
+
+    if not np.isfinite(array).all():
+        text = f"`{name}` has an entry that is no finite number"
+        hint = "take a checkpoint from before the training diverged, or fetch it anew"
+        raise InputError([Diagnostic("CG0708", text, hint=hint)])
+
+
 def _whole(param: Param) -> Part:
     """Return the share that a parameter has of a tensor that is all of it."""
     shape = _sizes(param)
@@ -239,7 +249,8 @@ def _compare(path: Path, tensors: Mapping[str, StoredTensor], sources: _Sources,
         found.add(Diagnostic("CG0702", f"`{path}` lacks {capped(missing)}", hint=hint))
     if unclaimed:
         hint = "a tensor that belongs to no parameter needs an `ignore` line in the layout"
-        if any(f".{_like(name)}".endswith(f".{_like(unclaimed[0])}") for name in known):
+        alike = tuple(f".{_like(name)}" for name in unclaimed)
+        if any(f".{_like(name)}".endswith(alike) for name in known):
             hint = "are there as many layers in the model as in the checkpoint?"
         found.add(Diagnostic("CG0703", f"`{path}` has {capped(unclaimed)}, which no parameter claims", hint=hint))
     for layers in sources.values():
@@ -266,7 +277,7 @@ def _like(name: str) -> str:
 
 
 def _where(path: Path, stored: StoredTensor) -> str:
-    """Say which file of a checkpoint in several a tensor is in."""
+    """Say which file a tensor is in, where that is not the one that was given but a part of it, or in a folder."""
     return "" if stored.path == path else f" in `{stored.path.name}`"
 
 

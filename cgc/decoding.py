@@ -1,4 +1,6 @@
-"""A program for decoding: the model with a cache of keys and values, for sequences that may start late in a batch."""
+"""A program for decoding: the model with a cache of keys and values, for sequences of a batch that may start late or
+end early.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,21 @@ def only_last_logits(step: Decoding, padded: bool) -> Decoding:
     """Return the program with what the model itself gives for the last token of each sequence only.
 
     Without `padded`, that is the last of all.
+
+    Raises:
+        InputError: CG0804, the model does not say which tokens there are, or gives nothing for each.
     """
-    graph = step.program.graph
+    graph, why, hint = step.program.graph, "", ""
     mask = next((value for value in graph.inputs if value.name == MASK), None)
+    if padded and mask is None:
+        why = "nothing is masked, so that it could not be told which token of a sequence is its last"
+        hint = "where all sequences of a batch are equally long, `--unpadded` says so"
     own = graph.outputs[: len(graph.outputs) - len(step.caches)]
     narrow = at_last_position(graph, step.tokens, own, mask if padded else None)
+    if not why and [value.type for value in narrow.body.results] == [value.type for value in graph.body.results]:
+        why = f"it has no output along `{step.tokens.name}`"
+        hint = "leave `--last-logits` away"
+    if why:
+        text = f"`{step.program.name}` has no last logits: {why}"
+        raise InputError([Diagnostic("CG0804", text, (Label(graph.location),), hint)])
     return replace(step, program=replace(step.program, graph=narrow))

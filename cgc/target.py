@@ -77,8 +77,8 @@ def text_artifact(name: str, text: str) -> Artifact:
 class Compilation:
     """The result of a target: files, what to print, and the same as JSON-able data.
 
-    `others` are names of files that the target writes with other options: what an earlier compilation left of them in
-    the folder is no part of this one, and the user is told.
+    `others` are names of files that the target writes with other options: those that are in the folder are no part of
+    this result, and the user is told.
     """
 
     artifacts: tuple[Artifact, ...]

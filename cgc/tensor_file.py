@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,9 +27,13 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the format's own library."""
 LARGEST_INDEX = 100_000_000
-CONVERT = (
-    "PyTorch loads pickled files, with `torch.load(…, weights_only=True)`, and `safetensors.torch.save_file` converts"
-)
+PICKLED = ("bin", "pt", "pth", "ckpt")
+"""Endings of files that PyTorch writes by itself."""
+
+_PICKLE = (b"PK\x03\x04", b"\x80\x02")
+"""How files begin that PyTorch writes by itself: an archive, or before 1.6 a pickle."""
+_SHARD = re.compile(r"-\d+-of-\d+$")
+"""How the names of the parts of a checkpoint end."""
 
 # bf16 has no NumPy type: its bits are read as integers and widened
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -102,16 +107,25 @@ def _in_folder(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     others = sorted(folder.glob("*.safetensors"))
-    if len(others) == 1:
+    if len(others) == 1 and not _SHARD.search(others[0].stem):
         return others[0]
-    pickled = sorted(path.name for ending in ("bin", "pt", "pth") for path in folder.glob(f"*.{ending}"))
+    pickled = sorted(path for path in folder.glob("*model*") if path.suffix.removeprefix(".") in PICKLED)
     hint = "give the folder of a checkpoint in the safetensors format, or the file itself"
-    if others:
+    if any(_SHARD.search(path.stem) for path in others):
+        hint = f"it has parts of a checkpoint: fetch the index that belongs to them, `{names[0]}`"
+    elif others:
         hint = f"give one of its files: {capped(path.name for path in others)}"
     elif pickled:
-        hint = f"{CONVERT} `{pickled[0]}`"
+        hint = _conversion(pickled[0])
     text = f"the folder `{folder}` has no `{names[1]}` and no `{names[0]}`"
     raise InputError([Diagnostic("CG0701", text, hint=hint)])
+
+
+def _conversion(path: Path) -> str:
+    """Say how a file that PyTorch pickled becomes one in the format; tied tensors share memory there."""
+    loaded = f"torch.load('{path.name}', weights_only=True)"
+    tensors = f"{{k: v.clone().contiguous() for k, v in {loaded}.items()}}"
+    return f"with `from safetensors.torch import save_file`: `save_file({tensors}, 'model.safetensors')`"
 
 
 def _read_index(path: Path) -> dict[str, StoredTensor]:
@@ -120,7 +134,9 @@ def _read_index(path: Path) -> dict[str, StoredTensor]:
             data = file.read(LARGEST_INDEX + 1)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    index = _json(data) if len(data) <= LARGEST_INDEX else None
+    if len(data) > LARGEST_INDEX:
+        raise _no_index(path, f"it is larger than {LARGEST_INDEX:,} bytes")
+    index = _json(data)
     if index is None:
         raise _no_index(path, *_pointer(data) or ("it is no JSON object",))
     files = index.get("weight_map")
@@ -168,9 +184,11 @@ def _read_file(path: Path) -> dict[str, StoredTensor]:
             start = file.read(8)
             length = int.from_bytes(start, "little")
             if size < 8 or length > min(size - 8, LARGEST_HEADER):
-                if path.suffix in (".bin", ".pt", ".pth"):
-                    raise _invalid(path, "it is one of PyTorch", f"{CONVERT} it")
-                raise _invalid(path, *_pointer(start + file.read(64)) or ("it has no header",))
+                if pointer := _pointer(start + file.read(64)):
+                    raise _invalid(path, *pointer)
+                if start.startswith(_PICKLE) or path.suffix.removeprefix(".") in PICKLED:
+                    raise _invalid(path, "it looks like one that PyTorch pickled", _conversion(path))
+                raise _invalid(path, "it has no header")
             header = _json(file.read(length))
             if header is None:
                 raise _invalid(path, "its header is no JSON object")

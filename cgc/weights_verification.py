@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgc.diagnostics import Diagnostic, InputError, capped
+from cgc.diagnostics import InputError
 from cgc.driver import UsageError, find_target, load_program
 from cgc.elaborate.values import Scalar
 from cgc.ir.graph import Graph
@@ -84,10 +84,9 @@ class WeightsVerification:
         from rich.table import Table
 
         count = self.program.graph.parameter_count
-        title = (
-            f"{self.program.name} ({count:,} parameters) against PyTorch with the same weights: {BATCH} sequences, "
-            f"{self.tokens} tokens each after a prompt of {self.prompt}"
-        )
+        title = f"{self.program.name} ({count:,} parameters) against PyTorch with the same weights: {BATCH} sequences"
+        if any(c.tokens for c in self.comparisons):
+            title += f", {self.tokens} tokens each after a prompt of {self.prompt}"
         table = Table(title=title, title_justify="left")
         for name in ("target", "run by"):
             table.add_column(name)
@@ -116,12 +115,13 @@ def verify_weights(
         InputError: CG0708, weights are not finite.
         UsageError: a target cannot be run, or the model has no tokens to decode, or takes fewer.
     """
-    from cgc.checkpoints import read_checkpoint_file
+    from cgc.checkpoints import read_checkpoint_file, require_finite
 
     program = load_program(file, overrides, model)
     arrays = read_checkpoint_file(Path(weights), program)
     prompt, new = _lengths(program.graph, tokens)
-    _require_finite(arrays)
+    for parameter, array in arrays.items():
+        require_finite(parameter, array)  # or the target would be blamed for what it makes of them
     found: list[Comparison] = []
     torch_model = _Torch(program, arrays)
     for name in targets or ("onnx",):
@@ -184,8 +184,8 @@ def _input(graph: Graph) -> str:
 
 def _lengths(graph: Graph, tokens: int | None) -> tuple[int, int]:
     """Return how many tokens are given and how many follow, within what the model allows (UsageError beyond)."""
-    limits = {symbol.name: symbol.limit for symbol in graph.symbols}
-    limit = limits.get("seq")
+    (tokens_in,) = (value.type for value in graph.inputs if value.name == _input(graph))
+    limit = next((symbol.limit for symbol in graph.symbols if symbol.limit and tokens_in.has(symbol.name)), None)
     if limit is None or not isinstance(limit.size, int):
         return PROMPT, tokens or TOKENS
     if tokens is not None and tokens >= limit.size:
@@ -193,16 +193,6 @@ def _lengths(graph: Graph, tokens: int | None) -> tuple[int, int]:
         raise UsageError(f"--tokens {tokens}: {text}")
     new = tokens or min(TOKENS, limit.size - 1)
     return min(PROMPT, limit.size - new), new
-
-
-def _require_finite(arrays: Mapping[str, Any]) -> None:
-    """Raise InputError (CG0708) where weights are not finite: any logits would equal any others."""
-    import numpy as np
-
-    names = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if names:
-        text = f"{capped(names)}: not all entries are finite numbers"
-        raise InputError([Diagnostic("CG0708", text, hint="take a checkpoint from before the training diverged")])
 
 
 def _tokens(graph: Graph, seq: int, seed: int) -> Any:

@@ -31,10 +31,11 @@ class OnnxTarget:
         Raises:
             TargetError: an option does not fit the model, weights are missing, or a size must be known and is not.
         """
-        from cgc_onnx.emit import FILES, artifacts
+        from cgc_onnx.emit import artifacts
+        from cgc_onnx.folder import BESIDE
 
         emission, files = artifacts(program, options)
-        return Compilation(files, emission.report(), emission.summary(), FILES)
+        return Compilation(files, emission.report(), emission.summary(), BESIDE)
 
     def evaluators(self, program: Program) -> Iterable[tuple[str, Evaluator]]:
         """Return ONNX Runtime and ONNX's reference evaluator; both write the model's files and load them."""

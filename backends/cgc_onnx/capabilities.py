@@ -1,7 +1,7 @@
 """What a runtime can run: the one table that decides which operators a model is written in.
 
 `onnx` is the standard at some opset: since which version it has an operator is in `STANDARD`. `ort` is ONNX Runtime,
-which has operators of its own beside those (`FUSED`, domain com.microsoft), at any opset.
+which has operators of its own beside those (`FUSED`, domain com.microsoft), most of them at any opset.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ FUSED: Mapping[str, int] = MappingProxyType(
         "SkipSimplifiedLayerNormalization": OLDEST,
     }
 )
-"""Operators of ONNX Runtime's own, and the first opset of a model that may have them, which every runtime that has them
-as they are needed reads: ONNX Runtime 1.23, the first for opset 23, is also the first to look up rows with zero points.
+"""Operators of ONNX Runtime's own, and the lowest opset of models that are written with them. Rows with zero points are
+looked up since version 1.23, which is the first to read opset 23: a model of a lower one may be for an older runtime.
 """
 
 GROUPED_HEAD = 8
@@ -60,7 +60,9 @@ MICROSOFT = "com.microsoft"
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a model is written for. `padded`: sequences of a batch may start late, as `attention_mask` says."""
+    """What a model is written for. `padded`: sequences of a batch may start late or end early, as
+    `attention_mask` says.
+    """
 
     opset: int = NEWEST
     runtime: Runtime = "onnx"

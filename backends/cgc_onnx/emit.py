@@ -15,7 +15,8 @@ from cgc.program import Program
 from cgc.target import Artifact, CompileOptions, TargetError
 from cgc.version import VERSION
 from cgc_onnx.capabilities import Profile, profile
-from cgc_onnx.deployment import CONFIGURATIONS, deployment
+from cgc_onnx.deployment import deployment
+from cgc_onnx.folder import DATA, MODEL, PRODUCER, guarded
 from cgc_onnx.lowering.functions import Structure, opset_imports
 from cgc_onnx.lowering.scope import Scope
 from cgc_onnx.lowering.shapes import Shapes
@@ -28,10 +29,6 @@ from cgc_onnx.proto import FunctionDef, GraphDef, Initializer, ModelDef, encode
 from cgc_onnx.surface import surface_of
 from cgc_onnx.writer import DOMAIN, Tensor, Writer, value_info, value_infos
 
-MODEL = "model.onnx"
-DATA = "model.onnx.data"
-FILES = frozenset({MODEL, DATA, "model.safetensors", *CONFIGURATIONS})
-"""What a model may consist of; a checkpoint in several files has others too."""
 PLAIN = Profile()
 
 
@@ -183,7 +180,7 @@ def _model(
         model_imports(profile, graph, functions),
         profile.ir_version,
         DOMAIN,
-        "cgc",
+        PRODUCER,
         release,
         1,
         program.doc or f"{program.name}, compiled from {program.file} by cgc {release}.",
@@ -256,7 +253,7 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
     def write_model(path: Path) -> None:
         path.write_bytes(encode(emission.model))
 
-    files = [Artifact(MODEL, write_model), *link_artifacts(emission.linked, options.copy_weights, MODEL)]
+    files = link_artifacts(emission.linked, options.copy_weights)
     if weights is not None and emission.stored:
         present = weights
 
@@ -266,4 +263,4 @@ def artifacts(program: Program, options: CompileOptions) -> tuple[Emission, tupl
         files.append(Artifact(DATA, write_data))
     if options.caches and weights is not None:
         files += deployment(program, options.caches, MODEL, written_for, weights)
-    return emission, tuple(files)
+    return emission, (Artifact(MODEL, write_model), *map(guarded, files))

@@ -14,7 +14,8 @@ from cgc.decoding import decoding
 from cgc.program import Program
 from cgc.services import Decoder
 from cgc.target import CompileOptions, Evaluator
-from cgc_onnx.emit import MODEL, artifacts
+from cgc_onnx.emit import artifacts
+from cgc_onnx.folder import MODEL
 from cgc_onnx.parameters.weights import Array, numpy_dtype
 
 

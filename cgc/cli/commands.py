@@ -280,11 +280,20 @@ def compile_command(file: str, target: str, output: str | None, as_json: str, ti
     result, paths = compile_program(program, target, Path(output), Request(**rest), clock)
     if result.report is not None and as_json == "text":
         print_rich(result.report)
-    left = sorted(name for name in result.others - {path.name for path in paths} if Path(output, name).exists())
-    written(paths, as_json, {**result.data, "left_from_earlier": left} if left else dict(result.data))
-    if left and as_json == "text":
-        click.echo(f"not part of it, left from an earlier compilation: {', '.join(left)}")
+    others = _others(result.others - {path.name for path in paths}, Path(output), rest["weights"])
+    written(paths, as_json, {**result.data, "not_written": others} if others else dict(result.data))
+    if others and as_json == "text":
+        click.echo(f"also there, and no part of it: {', '.join(others)}")
     _report(clock, timings)
+
+
+def _others(names: frozenset[str], folder: Path, weights: str | None) -> list[str]:
+    """Return those of `names` that are in a folder, none where it is that of the checkpoint itself."""
+    if weights is not None:
+        source = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+        if source.samefile(folder):
+            return []
+    return sorted(name for name in names if (folder / name).exists())
 
 
 @main.command("import")

@@ -22,8 +22,9 @@ OUTSIDE: dict[str, Code] = {
     ),
     "CG0004": Code(
         "A file cannot be written",
-        "The folder does not exist and cannot be made, is not writable, or the disk is full. Nothing half-written "
-        "is left behind: files get their names once they are complete.",
+        "The folder does not exist and cannot be made, is not writable, or the disk is full. Or a file of that name is "
+        "there that would be lost: a checkpoint, say, or its configuration, in a folder without a model of cgc's. "
+        "Nothing half-written is left behind: files get their names once they are complete.",
     ),
     "CG0005": Code(
         "A program that is needed is not installed",
@@ -153,7 +154,7 @@ OUTSIDE: dict[str, Code] = {
     "CG0708": Code(
         "Weights are not finite",
         "An entry is NaN or infinite. Nothing can be compared with what such weights compute, and they cannot be "
-        "converted: the training that wrote them diverged, or the file is damaged.",
+        "rounded to fewer bits: the training that wrote them diverged, or the file is damaged.",
     ),
     "CG0710": Code(
         "Weights cannot be stored in this form",
@@ -175,7 +176,8 @@ OUTSIDE: dict[str, Code] = {
         "The model has no KV cache",
         "`--kv-cache` keeps what a model renames from the dimension of its tokens, as it does with keys and values. "
         "This one renames nothing, or computes along that dimension: a step would need all earlier tokens again. Or "
-        "what it makes of a token may depend on later ones, as attention without a causal mask does.",
+        "what it makes of a token may depend on later ones, as attention without a causal mask does. With "
+        "`--last-logits`, it gives nothing for each token, or masks nothing by which the last one could be told.",
     ),
     "CG0803": Code(
         "A target cannot express an operation of training",

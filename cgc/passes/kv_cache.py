@@ -202,7 +202,11 @@ class _Pass:
         self._nodes(graph.body, scope)
         if not scope.found:
             raise NoCache(f"nothing is renamed from `{self._tokens}`: there are no keys and values to keep")
-        results = in_order(scope.builder, self._results(graph.body, scope), graph.body.results)
+        own = self._results(graph.body, scope)
+        for name, new, old in zip(graph.outputs, own, graph.body.results, strict=True):
+            if {*new.type.names} != {*old.type.names}:
+                raise NoCache(f"`{name}` is made of positions only, which differ from sequence to sequence of a batch")
+        results = in_order(scope.builder, own, graph.body.results)
         pasts = tuple(found.past for found in scope.found)
         extra = tuple(scope.extra[name] for name in (MASK, POSITIONS) if name in scope.extra)
         arguments = (*graph.inputs, *extra, *pasts, *(param.value for param in graph.params))

@@ -239,17 +239,96 @@ def test_rows_of_a_matrix_are_looked_up_as_it_is_stored(
     assert np.abs(logits - wanted).max() < 0.02 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("flags", [("--runtime", "ort", "--opset", "22"), ()])
+def _wte(folder: Path, width: int, *flags: str) -> int:
+    """Return the type of the tied embedding of a model in blocks of 16."""
+    source = f"use std/gpt2\n\nmodel m = gpt2(vocab=8, context=8, layers=1, width={width}, heads=2)\n"
+    (folder / "m.cg").write_text(source, encoding="utf-8")
+    words = ["compile", str(folder / "m.cg"), "--target", "onnx", "--seed", "1", "-o", str(folder / "out")]
+    assert CliRunner().invoke(main, [*words, "--block", "16", *flags]).exit_code == 0
+    graph = onnx.load(str(folder / "out" / "model.onnx"), load_external_data=False).graph
+    return {tensor.name: tensor.data_type for tensor in graph.initializer}["wte"]
+
+
+@pytest.mark.parametrize(
+    ("width", "flags"),
+    [
+        (32, ("--quantize", "int4", "--runtime", "ort", "--opset", "22")),
+        (32, ("--quantize", "int4")),
+        # ONNX Runtime before 1.27 reads other zero points than these rows have
+        (48, ("--quantize", "int4", "--runtime", "ort")),
+    ],
+)
 def test_rows_are_looked_up_in_floats_where_the_runtime_may_not_do_otherwise(
-    flags: tuple[str, ...], tmp_path: Path
+    width: int, flags: tuple[str, ...], tmp_path: Path
 ) -> None:
-    (tmp_path / "m.cg").write_text(
-        "use std/gpt2\n\nmodel m = gpt2(vocab=8, context=8, layers=1, width=16, heads=2)\n", encoding="utf-8"
-    )
-    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--seed", "1", "-o", str(tmp_path / "out")]
-    assert CliRunner().invoke(main, [*words, "--quantize", "int4", "--block", "16", *flags]).exit_code == 0
+    assert _wte(tmp_path, width, *flags) == onnx.TensorProto.FLOAT
+
+
+@pytest.mark.parametrize(("width", "kind"), [(32, "int4"), (48, "int8")])
+def test_rows_are_looked_up_as_they_are_stored(width: int, kind: str, tmp_path: Path) -> None:
+    assert _wte(tmp_path, width, "--quantize", kind, "--runtime", "ort") == onnx.TensorProto.UINT8
     graph = onnx.load(str(tmp_path / "out" / "model.onnx"), load_external_data=False).graph
-    assert {tensor.name: tensor.data_type for tensor in graph.initializer}["wte"] == onnx.TensorProto.FLOAT
+    places = {x.name: [(e.key, e.value) for e in x.external_data] for x in graph.initializer}
+    assert places["wte"] == places["wte.rows"], "the same bytes"
+
+
+SPOKEN = """model m(vocab = 24, width = 32) {
+    input tokens[batch, seq] : id of vocab
+    param table[vocab, width] ~ normal(std=1)
+    output logits = MADE
+}
+block head(x[batch, seq, width], t[vocab, width]) {
+    return dot(x, t, over width)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "flags", "hint"),
+    [
+        ("dot(table[tokens], table, over width)", (), "--runtime ort"),
+        ("dot(table[tokens], table, over width) + sum(table, over width)", ("--runtime", "ort"), "several ways"),
+        ("head(table[tokens], table)", ("--runtime", "ort"), "several ways"),
+    ],
+)
+def test_why_nothing_is_quantized(made: str, flags: tuple[str, ...], hint: str, tmp_path: Path) -> None:
+    (tmp_path / "m.cg").write_text(SPOKEN.replace("MADE", made))
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--seed", "1", "-o", str(tmp_path / "out")]
+    run = CliRunner().invoke(main, [*words, "--quantize", "int4", "--block", "16", *flags])
+    assert run.exit_code == 1 and "CG0710" in run.output and hint in run.output
+
+
+ONCE_MORE = """model m(vocab = 24, width = 32, layers = 2) {
+    input tokens[batch, seq] : id of vocab
+    param table[vocab, width] ~ normal(std=1)
+    x = table[tokens]
+    repeat layers as h {
+        x = turn(x)
+    }
+    output logits = BOTH
+    output rows = x
+}
+block turn(x[batch, seq, width]) {
+    dim kinds = 6
+    param own[kinds, width] ~ normal(std=1)
+    which = dot(x, own, over width)
+    return x + dot(which, own, over kinds)
+}
+"""
+
+
+@pytest.mark.parametrize("both", ["dot(x, table, over width)", "dot(x + table[tokens], table, over width)"])
+def test_a_table_used_again_and_again(both: str, tmp_path: Path) -> None:
+    (tmp_path / "m.cg").write_text(ONCE_MORE.replace("BOTH", both))
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--seed", "1", "-o", str(tmp_path / "out")]
+    run = CliRunner().invoke(main, [*words, "--quantize", "int8", "--block", "16", "--runtime", "ort"])
+    assert run.exit_code == 0, run.output
+    model = cgc.load(tmp_path / "m.cg")
+    tokens = np.array([[0, 20, 3], [7, 7, 1]])
+    wanted = model.run(model.initialize(1), tokens=tokens)
+    loaded = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
+    found = loaded.run(["logits"], {"tokens": tokens})[0]
+    assert np.abs(found - wanted["logits"]).max() < 0.05 * np.abs(wanted["logits"]).max()
 
 
 def test_a_table_that_is_only_looked_up_stays_in_floats(tmp_path: Path) -> None:
@@ -259,6 +338,7 @@ def test_a_table_that_is_only_looked_up_stays_in_floats(tmp_path: Path) -> None:
     model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     assert "GatherBlockQuantized" not in {node.op_type for node in nodes}
+    assert {x.name: x.data_type for x in model.graph.initializer}["embed"] == onnx.TensorProto.FLOAT
 
 
 @pytest.mark.parametrize("entry", [np.inf, -np.inf, np.nan])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -318,8 +319,27 @@ def test_what_a_file_is_instead_is_said(tmp_path: Path) -> None:
     pickled = tmp_path / "pytorch_model.bin"
     index.rename(pickled)
     pickled.write_bytes(b"PK\x03\x04" * 16)
-    assert "converts it" in faults(pickled, program)[0].hint
-    assert "converts `pytorch_model.bin`" in faults(tmp_path, program)[0].hint
+    (tmp_path / "optimizer.pt").write_bytes(b"PK\x03\x04")
+    (tmp_path / "training_args.bin").write_bytes(b"PK\x03\x04")
+    for path in (pickled, tmp_path):
+        assert "torch.load('pytorch_model.bin'" in faults(path, program)[0].hint
+    pickled.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345678\n")
+    assert "git lfs pull" in faults(pickled, program)[0].hint
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"")
+    assert "fetch the index" in faults(tmp_path, program)[0].hint
+
+
+def test_the_way_to_convert_what_pytorch_pickled_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    program = program_of(GPT2)
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in hub_arrays(program).items()}
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"]
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    (fault,) = faults(tmp_path, program)
+    monkeypatch.chdir(tmp_path)
+    first, then = re.findall("`([^`]+)`", fault.hint)
+    exec(f"import torch\n{first}\n{then}", {})
+    assert len(read_checkpoint_file(tmp_path, program)) == len(program.graph.params)
 
 
 def test_a_fault_in_a_shard_names_it(tmp_path: Path) -> None:

@@ -169,7 +169,15 @@ def test_a_checkpoint_that_is_no_part_of_a_model_is_not_replaced(tmp_path: Path)
     assert run.exit_code == 1 and "CG0004" in run.output
     assert [path.name for path in other.parent.iterdir()] == ["model.safetensors"]
     assert other.read_bytes() == b"somebody's only copy"
+    other.with_name("model.onnx").write_bytes(b"\x08\x07\x12\x07pytorch\x1a\x032.0")
+    assert compiled(tmp_path, tmp_path / "model.safetensors").exit_code == 1
+    assert other.read_bytes() == b"somebody's only copy"
+    other.with_name("model.onnx").unlink()
     other.unlink()
+    other.with_name("config.json").write_text('{"mine": 1}')
+    assert compiled(tmp_path, tmp_path / "model.safetensors", "--kv-cache").exit_code == 1
+    assert [path.name for path in other.parent.iterdir()] == ["config.json"]
+    assert other.with_name("config.json").read_text() == '{"mine": 1}'
     for flags in ((), ("--copy-weights",), ()):
         assert compiled(tmp_path, tmp_path / "model.safetensors", *flags).exit_code == 0
 
@@ -177,12 +185,21 @@ def test_a_checkpoint_that_is_no_part_of_a_model_is_not_replaced(tmp_path: Path)
 def test_what_an_earlier_compilation_left_is_named(tmp_path: Path) -> None:
     model = model_in(tmp_path, "gpt2")
     write_checkpoint_file(tmp_path / "model.safetensors", model.program, model.initialize(1))
-    assert "earlier" not in compiled(tmp_path, tmp_path / "model.safetensors", "--kv-cache").output
+    assert "no part of it" not in compiled(tmp_path, tmp_path / "model.safetensors", "--kv-cache").output
     again = compiled(tmp_path, tmp_path / "model.safetensors")
-    left = "config.json, generation_config.json, genai_config.json"
-    assert f"left from an earlier compilation: {left}" in again.output
+    left = "config.json, genai_config.json, generation_config.json"
+    assert f"also there, and no part of it: {left}" in again.output
     data = json.loads(compiled(tmp_path, tmp_path / "model.safetensors", "--format", "json").output)
-    assert data["report"]["left_from_earlier"] == left.split(", ")
+    assert data["report"]["not_written"] == left.split(", ")
+
+
+def test_a_checkpoints_own_folder_has_nothing_left_over(tmp_path: Path) -> None:
+    model = model_in(tmp_path, "gpt2")
+    (tmp_path / "out").mkdir()
+    write_checkpoint_file(tmp_path / "out" / "model.safetensors", model.program, model.initialize(1))
+    (tmp_path / "out" / "config.json").write_text("{}")
+    run = compiled(tmp_path, tmp_path / "out", "--quantize", "int4", "--block", "16", "--runtime", "ort")
+    assert run.exit_code == 0 and "no part of it" not in run.output
 
 
 @pytest.mark.parametrize("precision", ["f16", "bf16"])

@@ -77,23 +77,19 @@ def times_packed(scope: Scope, left: Tensor, packed: Sequence[str], width: Dim, 
 
 
 def packed_rows(scope: Scope, dims: Sequence[Dim], index: Tensor, packed: Sequence[str], wish: str) -> Tensor:
-    """Rows [reduced], of the dimensions `dims`, of a matrix of few bits that is multiplied by as well: the runtime
-    unpacks those that `index` says.
+    """Rows, of the dimensions `dims`, of a matrix of few bits that is multiplied by as well: the runtime unpacks those
+    that `index` says.
     """
-    how, length = scope.how, product(tuple(dim.size for dim in dims))
+    how, writer = scope.how, scope.writer
     assert how is not None
-    assert isinstance(length, int)
-    writer = scope.writer
-    # MatMulNBits has an axis for the blocks of a row, the lookup has none.
-    integers = writer.one("Reshape", (packed[0], writer.integers(0, length * how.bits // 8)), f"{packed[0]}.rows")
     attributes: dict[str, Attribute] = {
         "bits": how.bits,
         "block_size": how.block,
         "gather_axis": 0,
         "quantize_axis": 1,
     }
-    inputs = [integers, index.name, *packed[1:]]
-    row = Dim("*".join(dim.name for dim in dims), length)
+    inputs = [packed[0], index.name, *packed[1:]]
+    row = Dim("*".join(dim.name for dim in dims), product(tuple(dim.size for dim in dims)))
     name = wish if len(dims) == 1 else f"{wish}.rows"
     (name,) = writer.emit("GatherBlockQuantized", inputs, name, domain=MICROSOFT, attributes=attributes)
     return scope.shapes.reshape(writer.note(Tensor(name, (*index.dims, row), "f32")), (*index.dims, *dims), wish)

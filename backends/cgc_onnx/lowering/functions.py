@@ -19,7 +19,7 @@ from cgc_onnx.lowering.primitives import lower
 from cgc_onnx.lowering.products import Linear, linear, pending_product
 from cgc_onnx.lowering.scope import Operand, Scope, Shared
 from cgc_onnx.lowering.shapes import Shapes
-from cgc_onnx.parameters.layout import Layout, Parameter, declare, layouts, repeat_layouts, static_size, step
+from cgc_onnx.parameters.layout import ROWS, Layout, Parameter, declare, layouts, repeat_layouts, static_size, step
 from cgc_onnx.parameters.quantization import Quantization
 from cgc_onnx.proto import FunctionDef
 from cgc_onnx.proto import Node as NodeRecord
@@ -86,10 +86,12 @@ class Structure:
 
     def _packed(self, weight: TensorType, op: Dot | Gather) -> tuple[str, ...]:
         how = self.how
-        if how is None or not (how.operator if isinstance(op, Dot) else how.rows):
+        if how is None or not how.operator:
             return ()
-        over = [name for name in weight.names if (name in op.over if isinstance(op, Dot) else name != op.dim)]
-        return how.beside if how.fits(weight, over) else ()
+        if isinstance(op, Dot):
+            return how.beside if how.fits(weight, [name for name in weight.names if name in op.over]) else ()
+        rows = how.fits_lookup(weight, [name for name in weight.names if name != op.dim])
+        return (*how.beside, ROWS) if rows else ()
 
     def callee_layouts(self, function: str) -> tuple[Layout, ...]:
         """Return how a function wants its parameters stored, in order."""

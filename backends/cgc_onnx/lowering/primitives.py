@@ -193,7 +193,7 @@ def _where(scope: Scope, node: Node) -> Tensor:
 
 
 def _gather(scope: Scope, node: Node, dim: str) -> Tensor:
-    packed = scope.packed(node.inputs[0])
+    packed = scope.packed_rows(node.inputs[0])
     if packed:
         return packed_rows(
             scope, node.inputs[0].type.dims[1:], scope.tensor(node.inputs[1]), packed, scope.wish(node.output)

@@ -99,7 +99,7 @@ def side_by_side(scope: Scope, products: Sequence[Product], kept: tuple[str, ...
     if first.weight.layout.packed:
         beside = [
             scope.writer.one("Concat", [each.weight.beside[0][at] for each in products], f"{wish}.{ending}", axis=0)
-            for at, ending in enumerate(first.weight.layout.packed)
+            for at, ending in enumerate(first.weight.layout.multiplied.packed)
         ]
         out = times_packed(scope, left, (weights, *beside), width, wish)
     else:

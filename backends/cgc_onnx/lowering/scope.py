@@ -12,7 +12,7 @@ from cgc.ir.graph import Value
 from cgc.ir.types import DType, TensorType
 from cgc_onnx.lowering.pending import Pending, written
 from cgc_onnx.lowering.shapes import Shapes
-from cgc_onnx.parameters.layout import Layout, Parameter, static_size, stored_dims
+from cgc_onnx.parameters.layout import ROWS, Layout, Parameter, static_size, stored_dims
 from cgc_onnx.parameters.quantization import Quantization
 from cgc_onnx.writer import Tensor, Writer
 
@@ -100,7 +100,14 @@ class Scope:
         operand = self._operands[value.name]
         if not isinstance(operand, Parameter) or not operand.layout.packed:
             return None
-        return operand.names[0], *operand.beside[0]
+        return operand.names[0], *operand.beside[0][: len(operand.layout.multiplied.packed)]
+
+    def packed_rows(self, value: Value) -> tuple[str, ...] | None:
+        """Return the same of a packed matrix whose rows are looked up, its integers row by row."""
+        packed, operand = self.packed(value), self._operands[value.name]
+        if not packed or not isinstance(operand, Parameter) or ROWS not in operand.layout.packed:
+            return None
+        return operand.beside[0][-1], *packed[1:]
 
     def matrix(self, value: Value, groups: tuple[int, ...]) -> Tensor:
         """Return `value`, axes in the order of its type, merged into axes by `groups`: free where stored so."""
@@ -116,6 +123,9 @@ class Scope:
     def stored(self, value: Value, layout: Layout) -> Parameter:
         """Return `value` in a certain layout; what is not stored so is cut and merged at run time."""
         operand = self._operands[value.name]
+        if isinstance(operand, Parameter) and ROWS in operand.layout.packed and ROWS not in layout.packed:
+            beside = tuple(names[:-1] for names in operand.beside)
+            operand = replace(operand, layout=operand.layout.multiplied, beside=beside)
         if isinstance(operand, Parameter) and (len(operand.loops), replace(operand.layout, loops=())) == (
             len(layout.loops),
             replace(layout, loops=()),

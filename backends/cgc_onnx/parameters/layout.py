@@ -17,6 +17,9 @@ from cgc.ir.ops import Binary, Call, Dot, Gather, Op, Repeat
 from cgc.ir.types import DType, TensorType
 from cgc.target import TargetError
 
+ROWS = "rows"
+"""The ending of a tensor that is a packed matrix once more, for lookups: the same bytes without an axis of blocks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -25,12 +28,18 @@ class Layout:
     `loops` are the leading stacking dimensions that become separate tensors; each entry says after how many parts of
     the parameter's path the index stands (`h.attention.q.w` with 1 is `h.3.attention.q.w`). `groups` are the numbers
     of neighbouring dimensions merged into each stored axis. A matrix that is `packed` is stored as integers; these are
-    the endings of the tensors beside it that say how it is unpacked, in the order in which operators take them.
+    the endings of the tensors beside it that say how it is unpacked, in the order in which operators take them, and
+    `ROWS` where rows of it are looked up.
     """
 
     loops: tuple[int, ...]
     groups: tuple[int, ...]
     packed: tuple[str, ...] = ()
+
+    @property
+    def multiplied(self) -> Layout:
+        """The same without what only lookups need."""
+        return replace(self, packed=tuple(ending for ending in self.packed if ending != ROWS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +153,7 @@ def layouts(
         if value.name in wanted:
             wanted[value.name].add(natural(value.type))
     types = {value.name: value.type for value in region.arguments}
-    for name in looked_up:
-        rows = Layout((), (1, len(types[name].dims) - 1))
-        if {replace(layout, packed=()) for layout in wanted[name] if layout.packed} != {rows}:
-            wanted[name].add(natural(types[name]))
-    return {name: _agreed(demands, types[name]) for name, demands in wanted.items()}
+    return {name: _agreed(demands, types[name], name in looked_up) for name, demands in wanted.items()}
 
 
 def _looks_up_rows(node: Node, op: Gather, packed: PackedLookup) -> bool:
@@ -177,8 +182,15 @@ def _added(
     return demands
 
 
-def _agreed(demands: set[Layout], type: TensorType) -> Layout:
-    return next(iter(demands)) if len(demands) == 1 else natural(type)
+def _agreed(demands: set[Layout], type: TensorType, looked_up: bool) -> Layout:
+    multiplied = {layout.multiplied for layout in demands}
+    if len(multiplied) != 1:
+        return natural(type)
+    (layout,) = multiplied
+    if looked_up and (not layout.packed or replace(layout, packed=()) != Layout((), (1, len(type.dims) - 1))):
+        return natural(type)
+    rows = looked_up or any(ROWS in demand.packed for demand in demands)
+    return replace(layout, packed=(*layout.packed, ROWS)) if rows else layout
 
 
 def _demands(

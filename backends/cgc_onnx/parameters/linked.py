@@ -20,7 +20,7 @@ from types import MappingProxyType
 from cgc.checkpoints import CheckpointWeights, Layer, Located
 from cgc.ir.graph import Param
 from cgc.ir.types import BYTES, DType
-from cgc.target import Artifact, TargetError
+from cgc.target import Artifact
 from cgc_onnx.parameters.layout import Parameter, indices, static_size
 from cgc_onnx.proto import ELEMENT_TYPES, Initializer
 from cgc_onnx.writer import Writer
@@ -153,21 +153,15 @@ def _split(writer: Writer, group: Sequence[Linked]) -> Initializer:
 # ---- the files
 
 
-def link_artifacts(tensors: Iterable[Linked], copy: bool, model: str) -> list[Artifact]:
-    """Return the files that `tensors` lie in, as artifacts of the same names beside `model`: hard links, or copies.
-
-    Writing one raises TargetError (CG0004) where it would replace a checkpoint that was not put there for a model.
-    """
+def link_artifacts(tensors: Iterable[Linked], copy: bool) -> list[Artifact]:
+    """Return the files that `tensors` lie in, as artifacts of the same names: hard links, or copies."""
     paths = sorted({tensor.place.stored.path for tensor in tensors})
-    return [_artifact(path, copy, model) for path in paths]
+    return [_artifact(path, copy) for path in paths]
 
 
-def _artifact(source: Path, copy: bool, model: str) -> Artifact:
+def _artifact(source: Path, copy: bool) -> Artifact:
     def write(path: Path) -> None:
-        real, place = source.resolve(), path.with_name(source.name)
-        if place.exists() and not place.with_name(model).exists() and not place.samefile(real):
-            text = f"`{place}` is another checkpoint, which would be lost"
-            raise TargetError("CG0004", text, "choose another folder, or take it away")
+        real = source.resolve()
         if copy:
             shutil.copyfile(real, path)
             return

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from cgc.checkpoints import require_finite
 from cgc.ir.dims import product
 from cgc.ir.graph import Graph, Region, Value
 from cgc.ir.ops import Call, Dot, Gather, Repeat
@@ -44,14 +45,14 @@ USES_INTEGERS = 4
 @dataclass(frozen=True, slots=True)
 class Quantization:
     """How matrices are stored: so many bits an entry, so many entries a block; `operator` tells whether the runtime
-    multiplies by them as they are, or they are turned into floats first, `rows` whether it also looks up rows of those
-    that it multiplies by.
+    multiplies by them as they are, or they are turned into floats first, `lookup` whether it also looks up rows of
+    those that it multiplies by.
     """
 
     bits: Bits
     block: int
     operator: bool
-    rows: bool = False
+    lookup: bool = False
 
     @property
     def element(self) -> ElementType:
@@ -69,6 +70,15 @@ class Quantization:
         """Tell whether a weight contracted along `over` can be cut into blocks."""
         length = product(tuple(type_.dim(name).size for name in over))
         return type_.dtype == "f32" and isinstance(length, int) and length % self.block == 0 and length > 0
+
+    def fits_lookup(self, type_: TensorType, over: Sequence[str]) -> bool:
+        """Tell whether rows along `over` of a weight that is multiplied by can also be looked up as it is stored.
+
+        Zero points of 4 bits fill whole bytes in each row: ONNX Runtime before 1.27 does not begin a byte with a row.
+        """
+        length = product(tuple(type_.dim(name).size for name in over))
+        even = isinstance(length, int) and length // self.block % 2 == 0
+        return self.lookup and self.fits(type_, over) and (even or self.bits == 8)
 
 
 def quantization(kind: str | None, block: int | None, profile: Profile) -> Quantization | None:
@@ -122,18 +132,25 @@ def matrices(graph: Graph, how: Quantization) -> dict[str, Matrix]:
     """
     functions = {function.name: function.body for function in graph.functions}
     found: dict[str, Matrix] = {}
+    only_multiplied = 0
     for param in graph.params:
         uses = list(_uses(graph.body, param.value, functions))
-        multiplied = any(not use.looked_up for use in uses)
-        looked_up = any(use.looked_up for use in uses)
         same = {(use.kept, use.over) for use in uses}
-        kept, over = same.pop() if len(same) == 1 and multiplied and (how.rows or not looked_up) else ((), ())
-        if kept and over and how.fits(param.type, over):
+        kept, over = same.pop() if len(same) == 1 else ((), ())
+        looked_up = [use.looked_up for use in uses]
+        if not kept or not over or all(looked_up):
+            continue
+        only_multiplied += not any(looked_up)
+        if how.fits_lookup(param.type, over) if any(looked_up) else how.fits(param.type, over):
             loops = tuple(name for name in param.type.names if name not in (*kept, *over))
             found[param.name] = Matrix(loops, kept, over)
     if not found:
         text = f"no matrix of the model can be stored in blocks of {how.block}"
         hint = "blocks cut the contracted length evenly: take a smaller `--block`, or leave `--quantize` away"
+        if not only_multiplied:
+            hint = "leave `--quantize` away: each is used in several ways, or none is multiplied by"
+            if not how.lookup:
+                hint += "; ONNX Runtime looks rows up in one that it multiplies by: `--runtime ort`"
         raise TargetError("CG0710", text, hint)
     return found
 
@@ -163,7 +180,7 @@ def _uses(region: Region, value: Value, functions: Mapping[str, Region]) -> Iter
                     yield _Use(tuple(n for n in names if n not in over), tuple(n for n in names if n in over))
                 case Gather(dim) if place == 0 and not any(node.inputs[1].type.has(n) for n in value.type.names):
                     yield _Use((dim,), tuple(n for n in value.type.names if n != dim), looked_up=True)
-                case Call(function):
+                case Call(function, _, args) if place >= args:
                     yield from _uses(functions[function], functions[function].arguments[place], functions)
                 case Repeat() as op if place >= op.carried + op.shared:
                     yield from _uses(op.body, op.body.arguments[place], functions)
@@ -184,7 +201,8 @@ def quantize(matrix: Array, how: Quantization, name: str) -> tuple[Array, ...]:
     that is not its end has an even number of blocks along the first axis, or they would end within a byte.
 
     Raises:
-        TargetError: CG0708, an entry is not finite; CG0710, or too large to be told from its block's others.
+        InputError: CG0708, an entry is not finite.
+        TargetError: CG0710, one is too large to be told from its block's others.
     """
     import numpy as np
 
@@ -201,7 +219,7 @@ def quantize(matrix: Array, how: Quantization, name: str) -> tuple[Array, ...]:
             with np.errstate(over="ignore", invalid="ignore"):
                 reach = tile.max(0) - tile.min(0)
             if not np.isfinite(reach).all():
-                refuse_infinite(tile, name)
+                require_finite(name, tile)
                 text = f"`{name}` reaches too far for its blocks to have a scale"
                 raise TargetError("CG0710", text, "mend the weights, or leave `--quantize` away")
             fitted = _searched(tile) if how.bits == 4 else _from_largest(tile, how.bits)
@@ -214,15 +232,6 @@ def quantize(matrix: Array, how: Quantization, name: str) -> tuple[Array, ...]:
     if how.bits == 8:
         return integers, scales
     return _in_pairs(integers if how.operator else integers.reshape(1, -1)), scales, _in_pairs(zeros)
-
-
-def refuse_infinite(array: Array, name: str) -> None:
-    """Raise TargetError (CG0708) where an entry of the tensor `name` is not finite."""
-    import numpy as np
-
-    if not np.isfinite(array).all():
-        text = f"`{name}` has an entry that is no finite number"
-        raise TargetError("CG0708", text, "take a checkpoint from before the training diverged")
 
 
 def _by_block(matrix: Array, how: Quantization) -> Array:

@@ -9,13 +9,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cgc.checkpoints import CheckpointWeights
+from cgc.checkpoints import CheckpointWeights, require_finite
 from cgc.ir.dims import Dim
 from cgc.ir.graph import Param
 from cgc.ir.types import BYTES, DType, is_float
 from cgc.target import TargetError
-from cgc_onnx.parameters.layout import Parameter, indices, static_size
-from cgc_onnx.parameters.quantization import Matrix, Quantization, quantize, refuse_infinite
+from cgc_onnx.parameters.layout import ROWS, Parameter, indices, static_size
+from cgc_onnx.parameters.quantization import Matrix, Quantization, quantize
 from cgc_onnx.proto import ELEMENT_TYPES, Attribute, ElementType, Initializer
 from cgc_onnx.writer import Writer
 
@@ -46,17 +46,26 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """How one tensor is quantized: a matrix of `rows` by the `columns` that are contracted, with what lies `beside`."""
+    """How one tensor is quantized: a matrix of `rows` by the `columns` that are contracted, with what lies `beside`.
+
+    `looked_up` tells whether its rows are needed as a tensor of their own, which has the same bytes.
+    """
 
     how: Quantization
     rows: int
     columns: int
     beside: tuple[Beside, ...]
+    looked_up: bool = False
 
     @property
     def matrix(self) -> tuple[int, int]:
         """The shape of the matrix as it is stored."""
         return (self.rows, self.columns) if self.how.operator else (self.columns, self.rows)
+
+    @property
+    def by_row(self) -> tuple[int, int]:
+        """The shape of the integers, in bytes, row by row."""
+        return self.rows, self.columns * self.how.bits // 8
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -116,7 +125,8 @@ def plan(
                 columns = math.prod(static_size(dim) for dim in parameter.dims if dim.name in matrix.contracted)
                 size = count * how.bits // 8
                 offset = _aligned(end, size)
-                packed = Packed(how, count // columns, columns, _beside(how, count // columns, columns, offset + size))
+                beside = _beside(how, count // columns, columns, offset + size)
+                packed = Packed(how, count // columns, columns, beside, ROWS in parameter.layout.packed)
             else:
                 size = count * BYTES[dtype]
                 offset = _aligned(end, size)
@@ -179,8 +189,10 @@ def _packed(writer: Writer, entry: Stored, packed: Packed, dims: tuple[int, ...]
         else:
             (matrix,) = writer.emit("DequantizeLinear", (name, *beside), f"{entry.name}.matrix", attributes=attributes)
             writer.named("Reshape", (matrix, writer.integers(*dims)), entry.name)
+    rows = [Initializer(f"{name}.{ROWS}", how.element, packed.by_row, file, entry.offset, entry.size)]
     return [
         Initializer(name, how.element, packed.shape, file, entry.offset, entry.size),
+        *(rows if packed.looked_up else ()),
         *(
             Initializer(name, each.element, each.shape, file, each.offset, each.size)
             for name, each in zip(beside, packed.beside, strict=True)
@@ -276,7 +288,8 @@ def _blocks(array: Array, dtype: DType, name: str) -> Iterator[Array]:
     """Yield the tensor `name` as contiguous arrays of `dtype` that follow one another: itself where it is one already.
 
     Raises:
-        TargetError: CG0708, an entry is not finite; CG0710, it is beyond what `dtype` holds.
+        InputError: CG0708, an entry is not finite and would be rounded.
+        TargetError: CG0710, one is beyond what `dtype` holds.
     """
     import numpy as np
 
@@ -291,7 +304,7 @@ def _blocks(array: Array, dtype: DType, name: str) -> Iterator[Array]:
         with np.errstate(over="ignore"):
             stored = part.astype(wanted, copy=False)
         if array.dtype != wanted and is_float(dtype) and not np.isfinite(stored).all():
-            refuse_infinite(part, name)
+            require_finite(name, part)
             hint = "take a `--precision` that reaches farther: bf16 and f32 do beyond f16"
             raise TargetError("CG0710", f"`{name}` has an entry that is beyond all numbers of {dtype}", hint)
         yield stored
