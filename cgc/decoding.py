@@ -7,10 +7,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cgc.diagnostics import Diagnostic, InputError, Label
-from cgc.ir.dims import Dim
-from cgc.passes.kv_cache import MASK, Cache, NoCache, with_kv_cache
+from cgc.ir.dims import Dim, symbol
+from cgc.passes.kv_cache import MASK, Cache, Cached, NoCache, with_kv_cache
 from cgc.passes.last_position import at_last_position
+from cgc.passes.rename_symbols import rename_symbols
 from cgc.program import Program
+
+BATCH, SEQ = "batch", "seq"
+"""What the free sizes of a program for decoding are called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,20 @@ def decoding(program: Program) -> Decoding:
         labels = (Label(program.graph.location),)
         text = f"there is no KV cache for `{program.name}`: {error}"
         raise InputError([Diagnostic("CG0804", text, labels, hint)]) from error
-    return Decoding(replace(program, graph=cached.graph), cached.caches, cached.tokens)
+    names = _usual_names(cached)
+    graph = rename_symbols(cached.graph, names)
+    tokens = Dim(cached.tokens.name, symbol(names.get(cached.tokens.name, cached.tokens.name)))
+    return Decoding(replace(program, graph=graph), cached.caches, tokens)
+
+
+def _usual_names(cached: Cached) -> dict[str, str]:
+    """Return what the sizes of batch and tokens are called otherwise, where that is free: targets know these names."""
+    found = {cached.tokens.name: SEQ}
+    mask = next((value for value in cached.graph.inputs if value.name == MASK), None)
+    if mask is not None and len(mask.type.dims) == 2:
+        found[mask.type.names[0]] = BATCH
+    taken = {known.name for known in cached.graph.symbols}
+    return {old: new for old, new in found.items() if old in taken and new not in taken}
 
 
 def only_last_logits(step: Decoding, padded: bool) -> Decoding:

@@ -137,7 +137,7 @@ def _cache_names(
     """Return what each cache is called, one name a turn: pairs of a key and a value are numbered as they are used."""
     found: list[tuple[Cache, tuple[str, ...], tuple[str, ...]]] = []
     number = 0
-    for _, group in groupby(caches, key=lambda cache: (stacks[cache.past], cache.path.partition(".")[0])):
+    for _, group in groupby(caches, key=lambda cache: (stacks[cache.past], _block(cache))):
         members = list(group)
         pairs = list(zip(members[::2], members[1::2], strict=False))
         turns = list(indices(stacks[members[0].past]))
@@ -151,6 +151,11 @@ def _cache_names(
                 found.append((cache, past, tuple(f"present.{n}.{cache.role}" for n in at)))
         number += len(pairs) * len(turns)
     return found
+
+
+def _block(cache: Cache) -> str:
+    """Return the outermost block or loop that a cache is in, "" where the model itself keeps it."""
+    return cache.path.partition(".")[0] if "." in cache.path else ""
 
 
 def _plain(cache: Cache, turns: Sequence[tuple[int, ...]]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -16,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_decoding import compiled, empty_caches, greedy, input_shapes, public_greedy, runner, session
 from test_public_models import FAMILIES
 
+import cgc
 from cgc.cli import main
 
 NEW = 12
@@ -104,6 +105,40 @@ def _longer(model: Any) -> Any:
     longer.max_position_embeddings = 160  # of GPT-2 too, which calls it `n_positions`
     torch.manual_seed(1)
     return type(model)(longer).eval()
+
+
+OTHERWISE = """use std/attention
+use std/positions
+model m(vocab = 24, width = 32, heads = 2) {
+    dim head = width / heads
+    input words[rows, time <= 32] : id of vocab
+    param table[vocab, width] ~ normal(std=1)
+    x = table[words]
+    q = rope(linear(x, width -> heads head, std=1), along time, over head)
+    k = rope(linear(x, width -> heads head, std=1), along time, over head) as [time -> key]
+    v = linear(x, width -> heads head, std=1) as [time -> key]
+    x = x + linear(attend(q, k, v, over head, time -> key), heads head -> width, std=1)
+    output logits = dot(x, table, over width)
+}
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("--last-logits",)])
+@pytest.mark.parametrize("flags", FLAGS)
+def test_dimensions_may_be_called_otherwise(flags: str, more: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "m.cg").write_text(OTHERWISE)
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--seed", "1", "-o", str(tmp_path / "out")]
+    run = CliRunner().invoke(main, [*words, "--kv-cache", *FLAGS[flags], *more])
+    assert run.exit_code == 0, run.output
+    model = cgc.load(tmp_path / "m.cg")
+    loaded = session(tmp_path / "out")
+    prompt = np.random.default_rng(3).integers(0, 24, (2, 5))
+    found = greedy(runner(loaded), input_shapes(loaded), prompt, late(prompt), 8)
+    weights = model.initialize(1)
+    for row, start in ((0, 0), (1, 2)):
+        text = np.concatenate([prompt[row : row + 1, start:], found[row : row + 1]], 1)
+        logits = model.run(weights, words=text)["logits"]
+        assert logits[0, -9:-1].argmax(-1).tolist() == found[row].tolist()
 
 
 LAST = [("gpt2", "newest"), ("gpt_neox", "old"), ("llama grouped", "ort"), ("llama multi-query", "old ort")]

@@ -20,6 +20,7 @@ from cgc.passes.inline import inline
 from cgc.passes.kv_cache import with_kv_cache
 from cgc.passes.last_position import at_last_position
 from cgc.passes.loss import with_loss
+from cgc.passes.rename_symbols import rename_symbols
 from cgc.passes.unroll import unroll
 
 
@@ -37,6 +38,7 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "autodiff": autodiff,
     "recompute": lambda graph: autodiff(graph, recompute=True),
     "adamw": lambda graph: adamw(graph, OPTIMIZER),
+    "rename_symbols": lambda graph: rename_symbols(graph, {"time": "seq", "rows": "batch"}),
     "kv_cache": lambda graph: with_kv_cache(graph).graph,
     "last_position": lambda graph: at_last_position(graph, Dim("seq", symbol("seq")), graph.outputs, mask_of(graph)),
 }
