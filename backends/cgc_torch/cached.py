@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from cgc.ir.dims import Dim, Size, add, substitute, symbol
 from cgc.ir.graph import Node, Region, Value
 from cgc.ir.ops import Call, Position, Rename, Slice, Split
-from cgc.passes.kv_cache import NoCache, with_kv_cache
+from cgc.passes.kv_cache import PAST, NoCache, with_kv_cache
 from cgc.program import Program
 from cgc.version import VERSION
 from cgc_torch.body import Body, Decoding, Line, body
@@ -24,8 +24,6 @@ from cgc_torch.modules import Callee, Child, Inline, Loop, Plain, Unit, plan
 from cgc_torch.names import identifier
 from cgc_torch.sizes import ConfigFields
 
-TOKENS, PAST = "seq", "past"
-_GIVEN = {TOKENS: "cache.new", PAST: "cache.past"}
 _RESERVED = frozenset({"cache", "module", "Cache", "rope", "rope_tables", "decode"})
 
 _CACHE = '''
@@ -97,12 +95,12 @@ def rope_tables(
 def emit_cached(program: Program) -> str | None:
     """Return the source of `decode.py` for the `model.py` of a program; None where the model has no KV cache."""
     try:
-        with_kv_cache(program.graph, TOKENS)
+        tokens = with_kv_cache(program.graph).tokens.name
     except NoCache:
         return None
     # The cache reads off the first input how many tokens there are.
     names = program.graph.inputs[0].type.names if program.graph.inputs else ()
-    return _Emitter(program).emit() if names[1:2] == (TOKENS,) else None
+    return _Emitter(program, tokens).emit() if names[1:2] == (tokens,) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +113,9 @@ class _Function:
 
 
 class _Emitter:
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, tokens: str) -> None:
         self._program = program
+        self._tokens = tokens
         self._layout = hoisted(plan(program))
         self._fields = ConfigFields(program.graph, dict(program.arguments))
         self._names: dict[str, str] = {}
@@ -128,20 +127,21 @@ class _Emitter:
         functions = frozenset(unit.name for unit in units) | _RESERVED | {f"decode_{unit.name}" for unit in units}
         originals: dict[str, Body] = {}
         cached: dict[str, Body] = {}
-        changed: dict[str, Unit] = {}
+        rewriting = _Rewriting(self._tokens)
+        given = {self._tokens: "cache.new", PAST: "cache.past"}
         for unit in units:
             root = unit is self._layout.root
             limits = [(s.name, s.limit) for s in self._program.graph.symbols if s.limit is not None] if root else []
             originals[unit.name] = cached[unit.name] = body(unit, self._fields, functions, originals, limits)
-            changed[unit.name] = _with_cache(unit, changed)
+            changed = rewriting.unit(unit)
             self._names[unit.name] = "decode" if root else f"decode_{_snake(unit.name)}"
-            decoding = Decoding(self._names, dict(originals[unit.name].sizes), _GIVEN)
+            decoding = Decoding(self._names, dict(originals[unit.name].sizes), given)
             # A size that the module does not hold is written as a number.
             fields = _Only(self._fields, originals[unit.name])
-            code = body(changed[unit.name], fields, functions, cached, (), decoding)
+            code = body(changed, fields, functions, cached, (), decoding)
             if root or _needs_cache(code):
                 cached[unit.name] = code
-                self._made.append(_Function(changed[unit.name], self._names[unit.name], code))
+                self._made.append(_Function(changed, self._names[unit.name], code))
             else:
                 del self._names[unit.name]
         parts = [self._function(made) for made in self._made]
@@ -202,7 +202,7 @@ class _Emitter:
 
     def _start(self, code: Body) -> list[str]:
         """Return the line that tells the cache of the call, which looks whether there is room."""
-        limit = next((s.limit for s in self._program.graph.symbols if s.name == TOKENS), None)
+        limit = next((s.limit for s in self._program.graph.symbols if s.name == self._tokens), None)
         held = dict(code.sizes)
         most = ""
         if limit is not None:
@@ -257,84 +257,88 @@ def _dims(value: Value) -> str:
 # ---- a unit with a cache
 
 
-def _with_cache(unit: Unit, changed: Mapping[str, Unit]) -> Unit:
-    """Return a unit whose axes of all tokens are `past` longer, and that asks the cache for what is on them."""
-    nodes: list[Node] = []
-    callees: list[Callee | None] = []
-    for node, callee in zip(unit.region.nodes, unit.callees, strict=True):
-        for made, called in _node(node, callee, changed):
-            nodes.append(made)
-            callees.append(called)
-    region = Region(_values(unit.region.arguments), tuple(nodes), _values(unit.region.results))
-    blocks = {**unit.blocks, "extended": "extended", "new_positions": "new_positions"}
-    return replace(
-        unit,
-        region=region,
-        arguments=_values(unit.arguments),
-        callees=tuple(callees),
-        blocks=blocks,
-    )
+class _Rewriting:
+    """Rewrites units, callees before callers, for new tokens along the dimension `tokens` behind those of the cache."""
 
+    def __init__(self, tokens: str) -> None:
+        self._tokens = tokens
+        self._longer: Mapping[str, Size] = {tokens: add(symbol(PAST), symbol(tokens))}
+        self._changed: dict[str, Unit] = {}
 
-def _node(node: Node, callee: Callee | None, changed: Mapping[str, Unit]) -> list[tuple[Node, Callee | None]]:
-    inputs, outputs = _values(node.inputs), _values(node.outputs)
-    match node.op:
-        case Rename(names) if any(old == TOKENS for old, _ in names):
-            return _kept(node, names, inputs[0], outputs[0])
-        case Position(dim) if dim.name == TOKENS:
-            op = Call("new_positions", "new_positions", 0)
-            return [(replace(node, op=op, inputs=(), outputs=outputs), Inline("new_positions", ()))]
-        case Position(dim):
-            made = replace(node, op=Position(_dim(dim)), outputs=outputs)
-        case Slice(into=into) as op:
-            made = replace(node, op=replace(op, into=_dim(into)), inputs=inputs, outputs=outputs)
-        case Split(into=into) as op:
-            made = replace(node, op=replace(op, into=tuple(map(_dim, into))), inputs=inputs, outputs=outputs)
-        case _:
-            made = replace(node, inputs=inputs, outputs=outputs)
-    return [(made, _callee(callee, changed))]
+    def unit(self, unit: Unit) -> Unit:
+        """Return a unit whose axes of all tokens are `past` longer, and that asks the cache for what is on them."""
+        nodes: list[Node] = []
+        callees: list[Callee | None] = []
+        for node, callee in zip(unit.region.nodes, unit.callees, strict=True):
+            for made, called in self._node(node, callee):
+                nodes.append(made)
+                callees.append(called)
+        region = Region(self._values(unit.region.arguments), tuple(nodes), self._values(unit.region.results))
+        changed = replace(
+            unit,
+            region=region,
+            arguments=self._values(unit.arguments),
+            callees=tuple(callees),
+            blocks={**unit.blocks, "extended": "extended", "new_positions": "new_positions"},
+        )
+        self._changed[unit.name] = changed
+        return changed
 
+    def _node(self, node: Node, callee: Callee | None) -> list[tuple[Node, Callee | None]]:
+        inputs, outputs = self._values(node.inputs), self._values(node.outputs)
+        match node.op:
+            case Rename(names) if any(old == self._tokens for old, _ in names):
+                return self._kept(node, names, inputs[0], outputs[0])
+            case Position(dim) if dim.name == self._tokens:
+                op = Call("new_positions", "new_positions", 0)
+                return [(replace(node, op=op, inputs=(), outputs=outputs), Inline("new_positions", ()))]
+            case Position(dim):
+                made = replace(node, op=Position(self._dim(dim)), outputs=outputs)
+            case Slice(into=into) as op:
+                made = replace(node, op=replace(op, into=self._dim(into)), inputs=inputs, outputs=outputs)
+            case Split(into=into) as op:
+                made = replace(node, op=replace(op, into=tuple(map(self._dim, into))), inputs=inputs, outputs=outputs)
+            case _:
+                made = replace(node, inputs=inputs, outputs=outputs)
+        return [(made, self._callee(callee))]
 
-def _kept(node: Node, names: tuple[tuple[str, str], ...], x: Value, result: Value) -> list[tuple[Node, Callee | None]]:
-    """Return the rename of other dimensions, and what asks the cache for the values of all tokens."""
-    target = next(new for old, new in names if old == TOKENS)
-    others = tuple(pair for pair in names if pair[0] != TOKENS)
-    made: list[tuple[Node, Callee | None]] = []
-    if others:
-        renamed = dict(others)
-        dims = tuple(Dim(renamed.get(dim.name, dim.name), dim.size) for dim in x.type.dims)
-        value = Value(f"{result.name}'", x.type.with_dims(dims))
-        made.append((replace(node, op=Rename(others), inputs=(x,), outputs=(value,)), None))
-        x = value
-    op = Call("extended", "extended", 1)
-    asked = Inline("extended", (("dim", (TOKENS, target)),))
-    return [*made, (replace(node, op=op, inputs=(x,), outputs=(result,)), asked)]
+    def _kept(
+        self, node: Node, names: tuple[tuple[str, str], ...], x: Value, result: Value
+    ) -> list[tuple[Node, Callee | None]]:
+        """Return the rename of other dimensions, and what asks the cache for the values of all tokens."""
+        target = next(new for old, new in names if old == self._tokens)
+        others = tuple(pair for pair in names if pair[0] != self._tokens)
+        made: list[tuple[Node, Callee | None]] = []
+        if others:
+            renamed = dict(others)
+            dims = tuple(Dim(renamed.get(dim.name, dim.name), dim.size) for dim in x.type.dims)
+            value = Value(f"{result.name}'", x.type.with_dims(dims))
+            made.append((replace(node, op=Rename(others), inputs=(x,), outputs=(value,)), None))
+            x = value
+        op = Call("extended", "extended", 1)
+        asked = Inline("extended", (("dim", (self._tokens, target)),))
+        return [*made, (replace(node, op=op, inputs=(x,), outputs=(result,)), asked)]
 
+    def _callee(self, callee: Callee | None) -> Callee | None:
+        match callee:
+            case Inline(kind="attend", static=static) if self._along(static, "query"):
+                return Inline("attend", (*static, ("mask", "cache.mask()")))
+            case Inline(kind="rope_tables", static=static) if self._along(static, "positions"):
+                return Inline("rope_tables", (*static, ("start", "cache.past")))
+            case Child(unit=unit) | Plain(unit=unit) | Loop(unit=unit):
+                return replace(callee, unit=self._changed[unit.name])
+            case _:
+                return callee
 
-def _callee(callee: Callee | None, changed: Mapping[str, Unit]) -> Callee | None:
-    match callee:
-        case Inline(kind="attend", static=static) if _along(static, "query"):
-            return Inline("attend", (*static, ("mask", "cache.mask()")))
-        case Inline(kind="rope_tables", static=static) if _along(static, "positions"):
-            return Inline("rope_tables", (*static, ("start", "cache.past")))
-        case Child(unit=unit) | Plain(unit=unit) | Loop(unit=unit):
-            return replace(callee, unit=changed[unit.name])
-        case _:
-            return callee
+    def _along(self, static: tuple[tuple[str, object], ...], name: str) -> bool:
+        """Tell whether the dimension that a block was given as `name` is that of the new tokens."""
+        return dict(static).get(name) in (self._tokens, (self._tokens,))
 
+    def _values(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        return tuple(replace(v, type=v.type.with_dims(tuple(map(self._dim, v.type.dims)))) for v in values)
 
-def _along(static: tuple[tuple[str, object], ...], name: str) -> bool:
-    """Tell whether the dimension that a block was given as `name` is that of the new tokens."""
-    return dict(static).get(name) in (TOKENS, (TOKENS,))
-
-
-def _values(values: tuple[Value, ...]) -> tuple[Value, ...]:
-    return tuple(replace(v, type=v.type.with_dims(tuple(map(_dim, v.type.dims)))) for v in values)
-
-
-def _dim(dim: Dim) -> Dim:
-    """Return a dimension as it is while decoding: one of all tokens is `past` longer, that of the new ones is not."""
-    if dim.name == TOKENS or isinstance(dim.size, int):
-        return dim
-    longer: Mapping[str, Size] = {TOKENS: add(symbol(PAST), symbol(TOKENS))}
-    return Dim(dim.name, substitute(dim.size, longer))
+    def _dim(self, dim: Dim) -> Dim:
+        """Return a dimension as it is while decoding: that of all tokens is `past` longer, that of the new ones not."""
+        if dim.name == self._tokens or isinstance(dim.size, int):
+            return dim
+        return Dim(dim.name, substitute(dim.size, self._longer))

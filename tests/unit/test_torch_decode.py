@@ -66,6 +66,8 @@ block weigh(x[batch, seq, width]) {
 def _programs(folder: Path) -> dict[str, Program]:
     found = {name: elaborate_file(text, "m.cg").programs[0] for name, text in MODELS.items()}
     found["written out"] = elaborate_file("use std/nn\n" + WRITTEN_OUT, "m.cg").programs[0]
+    otherwise = WRITTEN_OUT.replace("seq", "time").replace("[batch", "[rows")
+    found["dimensions called otherwise"] = elaborate_file("use std/nn\n" + otherwise, "m.cg").programs[0]
     for name, sizes in SMALL.items():
         found[name] = load_program(str(EXAMPLES / f"{name}.cg"), sizes)
     return found
@@ -84,7 +86,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Program
     return made
 
 
-NAMES = [*MODELS, "written out", *SMALL]
+WITH_CASTS = ("written out", "dimensions called otherwise")
+NAMES = [*MODELS, *WITH_CASTS, *SMALL]
 
 
 def load(folder: Path) -> tuple[ModuleType, ModuleType]:
@@ -113,9 +116,9 @@ def test_pieces_give_what_the_whole_gives(name: str, folders: dict[str, tuple[Pr
     model, decode = load(folder)
     torch.manual_seed(1)
     module = getattr(model, model_class(program))()
-    if name != "written out":  # which casts to float32 itself
+    if name not in WITH_CASTS:  # which cast to float32 themselves
         module = module.double()
-    tolerance = 1e-5 if name == "written out" else 1e-9
+    tolerance = 1e-5 if name in WITH_CASTS else 1e-9
     vocab = program.graph.inputs[0].type.indexes
     assert vocab is not None and isinstance(vocab.size, int)
     tokens = torch.randint(vocab.size, (2, 11))
