@@ -38,7 +38,7 @@ PASSES = ("elaborate", "inline", "unroll", "dead_code")
 """The graph as elaborated, and after each pass that keeps what it computes."""
 DUMPS = (*PASSES, "autodiff", "kv_cache")
 """What `--dump-after` takes."""
-ALSO_CALLED = {"seed": "weights", "caches": "kv_cache", "last_logits": "kv_cache"}
+ALSO_CALLED = {"seed": "weights", "last_logits": "kv_cache"}
 """Options that a target takes if it takes another."""
 
 
@@ -270,7 +270,8 @@ def write_artifacts(artifacts: tuple[Artifact, ...], folder: Path) -> list[Path]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What `cgc compile` was asked beside file and target; `seed` draws weights where no checkpoint is given.
+    """What `cgc compile` was asked beside file and target. `weights` is a checkpoint's path, or arrays by parameter
+    path; `seed` draws them where none are given.
 
     `kv_cache` asks for the model as it decodes: past keys and values in, present ones out, `last_logits` for one that
     gives only the logits of the next token. `mode`, `run`, `wafers` and `recompute` are for a wafer, as in
@@ -280,7 +281,7 @@ class Request:
     device: str | None = None
     batch: int | None = None
     seq: int | None = None
-    weights: str | None = None
+    weights: str | Mapping[str, Any] | None = None
     seed: int | None = None
     flat: bool = False
     kv_cache: bool = False
@@ -307,7 +308,8 @@ def compile_program(
         InputError: the target cannot compile this, weights do not fit, or the folder cannot be written.
         UsageError: there is no such target, or it is not installed completely.
     """
-    _refuse_ignored(find_target(target_name), request)
+    target = find_target(target_name)
+    _refuse_ignored(target, request)
     if request.copy_weights and (request.weights is None or request.quantize is not None):
         raise UsageError("--copy-weights: there is a checkpoint to copy with `--weights` and without `--quantize`")
     if request.unpadded and not request.kv_cache:
@@ -343,10 +345,18 @@ def compile_program(
         quantize=request.quantize,
         block=request.block,
     )
-    return run_target(program, target_name, folder, options, timings)
+    try:
+        with timings.stage(f"lower to {target_name}"):
+            compilation = target.compile(program, options)
+        with timings.stage("write"):
+            return compilation, write_artifacts(compilation.artifacts, folder)
+    except TargetError as error:
+        raise InputError([Diagnostic(error.code, str(error), (), error.hint)]) from error
+    except ImportError as error:
+        raise _missing(target_name, error) from error
 
 
-def _refuse_ignored(target: Target, options: Request | CompileOptions) -> None:
+def _refuse_ignored(target: Target, options: Request) -> None:
     """Refuse options that a target would ignore (UsageError)."""
     for option in fields(options):
         name = ALSO_CALLED.get(option.name, option.name)
@@ -364,23 +374,6 @@ def _installed() -> Iterator[Target]:
             yield load_target(name)
         except ImportError:
             continue
-
-
-def run_target(
-    program: Program, target_name: str, folder: Path, options: CompileOptions, timings: Timings
-) -> tuple[Compilation, list[Path]]:
-    """Compile for a target and write the result; results and errors as `compile_program`."""
-    target = find_target(target_name)
-    _refuse_ignored(target, options)
-    try:
-        with timings.stage(f"lower to {target_name}"):
-            compilation = target.compile(program, options)
-        with timings.stage("write"):
-            return compilation, write_artifacts(compilation.artifacts, folder)
-    except TargetError as error:
-        raise InputError([Diagnostic(error.code, str(error), (), error.hint)]) from error
-    except ImportError as error:
-        raise _missing(target_name, error) from error
 
 
 def _missing(target: str, error: ImportError) -> UsageError:
@@ -402,7 +395,7 @@ def find_target(name: str) -> Target:
 def _weights(program: Program, request: Request) -> Mapping[str, Any] | None:
     if request.weights is not None and request.seed is not None:
         raise UsageError("give `--weights` or `--seed`, not both")
-    if request.weights is not None:
+    if isinstance(request.weights, str):
         from cgc.checkpoints import read_checkpoint_file
 
         return read_checkpoint_file(Path(request.weights), program)
@@ -410,7 +403,7 @@ def _weights(program: Program, request: Request) -> Mapping[str, Any] | None:
         from cgc.weights import initialize
 
         return initialize(program.graph, request.seed)
-    return None
+    return request.weights
 
 
 def format_source(path: str, write: bool) -> bool:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgc.driver import Timings, load_program, run_target
+from cgc.driver import Request, Timings, compile_program, load_program
 from cgc.elaborate.values import Scalar
 from cgc.ir.graph import Graph, Param
 from cgc.program import Program
-from cgc.target import CompileOptions, load_target
+from cgc.target import load_target
 
 if TYPE_CHECKING:
     import torch
@@ -76,25 +76,20 @@ class Model:
         return module
 
     def compile(
-        self,
-        target: str,
-        out: str | Path,
-        *,
-        batch: int | None = None,
-        seq: int | None = None,
-        device: str | None = None,
-        flat: bool = False,
-        weights: str | Path | Arrays | None = None,
+        self, target: str, out: str | Path, *, weights: str | Path | Arrays | None = None, **options: Any
     ) -> list[Path]:
         """Compile for a target (`torch`, `onnx`, `wse-sim`) into the folder `out`; return what was written.
 
+        `options` are those of `cgc compile`: `kv_cache=True, quantize="int4"`. `weights` is a checkpoint file, or
+        arrays by parameter path.
+
         Raises:
             InputError: the target cannot compile this model, weights do not fit, or the folder cannot be written.
-            UsageError: there is no such target, or it is not installed completely.
+            UsageError: there is no such target, it is not installed completely, or has no use for an option.
+            TypeError: there is no such option.
         """
-        arrays = self.load_weights(weights) if isinstance(weights, str | Path) else weights
-        options = CompileOptions(batch, seq, device, flat, arrays)
-        return run_target(self.program, target, Path(out), options, Timings())[1]
+        given = str(weights) if isinstance(weights, Path) else weights
+        return compile_program(self.program, target, Path(out), Request(weights=given, **options), Timings())[1]
 
     def to_networkx(self) -> Any:
         """Return the graph as a `networkx.MultiDiGraph`."""

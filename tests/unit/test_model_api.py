@@ -108,6 +108,20 @@ def test_compile_writes_into_a_new_folder(tmp_path: Path) -> None:
     assert set((tmp_path / "a/b").iterdir()) == set(paths)
 
 
+def test_compile_takes_the_options_of_the_command(tmp_path: Path) -> None:
+    model = cgc.load(TINY, layers=2, width=32, heads=2, vocab=11)
+    weights = model.initialize(1)
+    paths = model.compile("onnx", tmp_path, weights=weights, kv_cache=True, runtime="ort", quantize="int8", block=16)
+    assert {path.name for path in paths} >= {"model.onnx", "model.onnx.data", "genai_config.json"}
+    by_seed = model.compile("onnx", tmp_path / "seed", seed=1, kv_cache=True, runtime="ort", quantize="int8", block=16)
+    assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in by_seed]
+    with pytest.raises(UsageError, match="--kv-cache"):
+        model.compile("torch", tmp_path / "torch", kv_cache=True)
+    with pytest.raises(TypeError, match="kvcache"):
+        model.compile("onnx", tmp_path / "torch", kvcache=True)
+    assert not (tmp_path / "torch").exists()
+
+
 def test_tables_for_terminals_and_notebooks() -> None:
     model = small()
     stream = io.StringIO()
