@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PASSES = ("elaborate", "inline", "unroll", "dead_code")
 """The graph as elaborated, and after each pass that keeps what it computes."""
-DUMPS = (*PASSES, "autodiff", "kv_cache")
+DUMPS = (*PASSES, "autodiff", "kv_cache", "last_position")
 """What `--dump-after` takes."""
 ALSO_CALLED = {"seed": "weights", "last_logits": "kv_cache"}
 """Options that a target takes if it takes another."""
@@ -179,8 +179,8 @@ def after_pass(graph: Graph, name: str) -> Graph:
             return verify(eliminate_dead_code(graph))
         case "autodiff":
             return _differentiated(graph)
-        case "kv_cache":
-            return _decoding(graph)
+        case "kv_cache" | "last_position":
+            return _decoding(graph, name)
         case _:
             raise UsageError(f"there is no pass `{name}`; there are {', '.join(DUMPS)}")
 
@@ -195,13 +195,16 @@ def _differentiated(graph: Graph) -> Graph:
         raise UsageError(f"--dump-after autodiff: {error}; a loss is made for language models") from error
 
 
-def _decoding(graph: Graph) -> Graph:
+def _decoding(graph: Graph, name: str) -> Graph:
     from cgc.passes.kv_cache import NoCache, with_kv_cache
+    from cgc.passes.last_position import at_last_position
 
     try:
-        return verify(with_kv_cache(graph).graph)
+        cached = with_kv_cache(graph)
     except NoCache as error:
-        raise UsageError(f"--dump-after kv_cache: {error}") from error
+        raise UsageError(f"--dump-after {name}: {error}") from error
+    after = cached.graph if name == "kv_cache" else at_last_position(cached.graph, cached.tokens, graph.outputs)
+    return verify(after)
 
 
 def parse_overrides(settings: tuple[str, ...]) -> dict[str, Scalar]:
