@@ -11,7 +11,7 @@ from cgc.driver import UsageError, find_target, load_program
 from cgc.elaborate.values import Scalar
 from cgc.ir.graph import Graph
 from cgc.program import Program
-from cgc.target import target_names
+from cgc.target import TargetError, target_names
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -163,9 +163,14 @@ def verify_program(program: Program, targets: tuple[str, ...], seed: int) -> lis
             outcomes.append(Outcome(name, "-", None, f"needs `{error.name}`, which is not installed"))
             continue
         for evaluator_name, evaluator in evaluators:
-            differences = [
-                _difference(evaluator(weights, inputs), outputs) for inputs, outputs in zip(runs, expected, strict=True)
-            ]
+            try:
+                differences = [
+                    _difference(evaluator(weights, inputs), outputs)
+                    for inputs, outputs in zip(runs, expected, strict=True)
+                ]
+            except TargetError as error:
+                outcomes.append(Outcome(name, evaluator_name, None, f"{error.code}: {error}"))
+                continue
             outcomes.append(Outcome(name, evaluator_name, None if problem else max(differences), problem))
     return outcomes
 

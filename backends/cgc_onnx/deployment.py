@@ -15,6 +15,7 @@ from cgc.program import Program
 from cgc.target import Artifact, TargetError, text_artifact
 from cgc_onnx.capabilities import GROUPED_HEAD, Profile
 from cgc_onnx.metadata import checkpoint_folder
+from cgc_onnx.surface import model_inputs
 
 FAMILIES = ("gpt2", "gpt_neox", "llama")
 """Families of the library, whose configuration the model hub knows."""
@@ -47,7 +48,8 @@ def deployment(
     files = [] if config is None else [text_artifact("config.json", config)]
     ids = {name: known[name] for name in TOKEN_IDS if known.get(name) is not None}
     files.append(text_artifact("generation_config.json", _text({"_from_model_config": True, **ids})))
-    files.append(text_artifact("genai_config.json", _text(_genai(program, shape, model, profile, ids))))
+    if len(model_inputs(program.graph, caches)) == 1:  # onnxruntime-genai would feed no other
+        files.append(text_artifact("genai_config.json", _text(_genai(program, shape, model, profile, ids))))
     if source is not None:
         files += [_copied(source / name) for name in TOKENIZER if (source / name).is_file()]
     return files

@@ -44,7 +44,7 @@ def onnxruntime_evaluator(program: Program, *, flat: bool = False) -> Evaluator:
         with TemporaryDirectory() as folder:
             path = write(program, CompileOptions(flat=flat, weights=weights), Path(folder))
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            results: list[Any] = session.run(list(program.graph.outputs), _feeds(program, inputs))
+            results: list[Any] = session.run(None, _feeds(program, inputs))
         return dict(zip(program.graph.outputs, results, strict=True))
 
     return run
@@ -61,7 +61,7 @@ def reference_evaluator(program: Program, *, flat: bool = False) -> Evaluator:
             # ONNX's own loader refuses data that has a second name, as a linked checkpoint has.
             options = CompileOptions(flat=flat, weights=weights, copy_weights=True)
             model = onnx.load(str(write(program, options, Path(folder))))
-        results: Any = ReferenceEvaluator(model).run(list(program.graph.outputs), _feeds(program, inputs))
+        results: Any = ReferenceEvaluator(model).run(None, _feeds(program, inputs))
         return {name: np.asarray(x) for name, x in zip(program.graph.outputs, results, strict=True)}
 
     return run

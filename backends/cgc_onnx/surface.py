@@ -4,14 +4,15 @@ hub's runtimes look for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
 
-from cgc.ir.dims import Dim, product
+from cgc.decoding import SEQ
+from cgc.ir.dims import Dim, product, symbol
 from cgc.ir.graph import Graph, Value
-from cgc.passes.kv_cache import Cache
+from cgc.passes.kv_cache import MASK, POSITIONS, Cache
 from cgc_onnx.lowering.scope import Operand, Scope
 from cgc_onnx.parameters.layout import Layout, Parameter, indices
 from cgc_onnx.writer import Tensor, Writer
@@ -44,18 +45,19 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """What the model's inputs and outputs are called: by the graph's name, one name for each turn of the loops around
-    them. `turns` counts those loops.
+    """What inputs and outputs are called: by the graph's name, one name for each turn of the loops around them. `turns`
+    counts the loops; `outputs` are those that the model itself declares.
     """
 
     names: Mapping[str, tuple[str, ...]]
     turns: Mapping[str, int]
     labels: Mapping[str, str]
+    outputs: Mapping[str, str]
 
     @property
     def reserved(self) -> list[str]:
         """Names that nothing else may have."""
-        return [name for names in self.names.values() for name in names]
+        return [*(name for names in self.names.values() for name in names), *self.outputs.values()]
 
     def in_order(self, names: Sequence[str]) -> list[int]:
         """Return the places of tensors called `names` in the order of the file: caches last, layer by layer."""
@@ -77,7 +79,8 @@ class Surface:
         """Return the tensors that go out, and what each is to be called."""
         found: list[tuple[Tensor, str]] = []
         for output, value in zip(graph.outputs, graph.body.results, strict=True):
-            names, turns = self.names.get(output) or (output,), self.turns.get(output, 0)
+            names = (self.outputs[output],) if output in self.outputs else self.names[output]
+            turns = self.turns.get(output, 0)
             for tensor, name in zip(_parts(scope, value, turns), names, strict=True):
                 dims = four_axes(tensor.dims) if output in self.turns else tensor.dims
                 found.append((scope.shapes.reshape(tensor, dims, f"{name}.merged"), name))
@@ -111,8 +114,10 @@ def four_axes(dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
 
 def surface_of(graph: Graph, caches: Sequence[Cache]) -> Surface:
     """Return the names of a graph's inputs and outputs; its own where it is not for decoding."""
+    taken = {value.name for value in graph.body.arguments}
+    outputs = {name: _free(name, taken) for name in graph.outputs}
     if not caches:
-        return Surface({name: (name,) for name in graph.outputs}, {}, {})
+        return Surface({}, {}, {}, outputs)
     types = {value.name: value.type for value in graph.inputs}
     stacks = {cache.past: types[cache.past].dims[: cache.stacked] for cache in caches}
     names: dict[str, tuple[str, ...]] = {}
@@ -120,15 +125,28 @@ def surface_of(graph: Graph, caches: Sequence[Cache]) -> Surface:
     for cache, past, present in _cache_names(caches, stacks):
         names[cache.past], names[cache.present] = past, present
         turns[cache.past] = turns[cache.present] = len(stacks[cache.past])
-    tokens = [value for value in graph.inputs if value.type.indexes is not None]
+    tokens = [value for value in model_inputs(graph, caches) if value.type.indexes is not None]
+    tokens = [value for value in tokens if any(dim.size == symbol(SEQ) for dim in value.type.dims)]
     if len(tokens) == 1:
         names[tokens[0].name] = ("input_ids",)
-    own = graph.outputs[: len(graph.outputs) - len(caches)]
-    names |= {name: (name,) for name in own}
-    if len(own) == 1:
-        names[own[0]] = ("logits",)
+    outputs = {name: outputs[name] for name in graph.outputs[: len(graph.outputs) - len(caches)]}
+    if len(outputs) == 1:
+        outputs = dict.fromkeys(outputs, "logits")
     labels = {known.name: LABELS[known.name] for known in graph.symbols if known.name in LABELS}
-    return Surface(names, turns, labels)
+    return Surface(names, turns, labels, outputs)
+
+
+def model_inputs(graph: Graph, caches: Sequence[Cache]) -> list[Value]:
+    """Return the inputs that the model itself declares, those of decoding not among them."""
+    others = {MASK, POSITIONS, *(cache.past for cache in caches)}
+    return [value for value in graph.inputs if value.name not in others]
+
+
+def _free(output: str, taken: Collection[str]) -> str:
+    """Return what an output is called in a file, in which no input or parameter may have the same name."""
+    while output in taken:
+        output += "_out"
+    return output
 
 
 def _cache_names(

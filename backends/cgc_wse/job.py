@@ -60,12 +60,15 @@ def job_of(program: Program, options: CompileOptions) -> Job:
 
     Raises:
         TargetError: CG0604 where a size is out of range or the model has no such size, CG0606 where a size is unknown,
-            CG0656 where there are more wafers than sequences.
+            CG0640 where an option is for another mode, CG0656 where there are more wafers than sequences.
     """
     train = program.train
     purpose: Purpose = "forward" if train is None else "training"
     if options.mode is not None:
         purpose = PURPOSES[options.mode]
+    if options.recompute and purpose != "training":
+        text = "`--recompute` is for training, which stores what it computes again otherwise; this is a pass forward"
+        raise TargetError("CG0640", text, "leave it out, or ask for `--mode train`")
     sizes = _sizes(program, options)
     seq, batch = sizes.get("seq", 1), 1
     if "batch" in sizes:

@@ -12,7 +12,20 @@ import click
 from cgc.cli.cost import cost
 from cgc.cli.experiments import coordcheck, sweep
 from cgc.cli.family import family
-from cgc.cli.options import DUMP, FILE, FORMAT, JSON, MODEL, SET, TIMINGS, options, print_json, print_rich, written
+from cgc.cli.options import (
+    COUNT,
+    DUMP,
+    FILE,
+    FORMAT,
+    JSON,
+    MODEL,
+    SET,
+    TIMINGS,
+    options,
+    print_json,
+    print_rich,
+    written,
+)
 from cgc.cli.place import place
 from cgc.cli.plan import plan
 from cgc.cli.scaling import scaling
@@ -237,8 +250,8 @@ def graph(
     ),
     click.option("--wafers", type=click.IntRange(1), help="wse-sim: so many wafers share the batch."),
     click.option("--recompute", is_flag=True, help="wse-sim: training stores only what enters a layer."),
-    click.option("--batch", type=click.IntRange(1), help="Sequences at a time."),
-    click.option("--seq", type=click.IntRange(1), help="Tokens a sequence."),
+    click.option("--batch", type=COUNT, help="Sequences at a time."),
+    click.option("--seq", type=COUNT, help="Tokens a sequence."),
     click.option("--weights", type=click.Path(), help="A safetensors checkpoint, or a folder with a sharded one."),
     click.option("--seed", type=int, help="Draw the weights from the initial distributions with this seed."),
     click.option("--flat", is_flag=True, help="onnx: no functions, one flat graph."),

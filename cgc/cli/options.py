@@ -37,6 +37,8 @@ FORMAT = click.option(
     callback=_remember_format,
     is_eager=True,
 )
+COUNT = click.IntRange(1, 10**9)
+"""Sequences, or tokens of one."""
 MODEL = click.option("--model", help="Which model, where the file has several.")
 SET = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Replace a size, as in --set layers=4."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cgc.cli.options import FORMAT, MODEL, SET, options, print_json, print_rich
+from cgc.cli.options import COUNT, FORMAT, MODEL, SET, options, print_json, print_rich
 from cgc.driver import UsageError, find_target, parse_overrides
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ TARGET = "wse-sim"
         type=click.FloatRange(0, 1, min_open=True),
         help="The part of --flops-rate that is reached.  [default: 1]",
     ),
-    click.option("--batch", type=click.IntRange(1), help="Sequences of a step; by default the file's."),
-    click.option("--seq", type=click.IntRange(1), help="Tokens of a sequence; by default what the model takes."),
+    click.option("--batch", type=COUNT, help="Sequences of a step; by default the file's."),
+    click.option("--seq", type=COUNT, help="Tokens of a sequence; by default what the model takes."),
     SET,
     MODEL,
     FORMAT,

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from cgc.cli.options import FILE, FORMAT, MODEL, SET, options, print_json, print_rich
+from cgc.cli.options import COUNT, FILE, FORMAT, MODEL, SET, options, print_json, print_rich
 from cgc.driver import UsageError, parse_overrides
 
 TARGET = "wse-sim"
@@ -28,8 +28,8 @@ TARGET = "wse-sim"
         show_default=True,
         help="Every block on cores of its own, or the layers one after another on all of them.",
     ),
-    click.option("--batch", type=click.IntRange(1), help="Sequences; 2 by default."),
-    click.option("--seq", type=click.IntRange(1), help="Tokens a sequence, in decoding the new one among them."),
+    click.option("--batch", type=COUNT, help="Sequences; 2 by default."),
+    click.option("--seq", type=COUNT, help="Tokens a sequence, in decoding the new one among them."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights and inputs."),
     SET,
     MODEL,

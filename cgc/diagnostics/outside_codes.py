@@ -92,9 +92,10 @@ OUTSIDE: dict[str, Code] = {
         "this size have together: a shorter context, a smaller model, another grid or a larger device is needed.",
     ),
     "CG0640": Code(
-        "A model has no such mode to simulate",
+        "A model has no such mode on a wafer",
         "`cgc simulate --mode train` needs a language model (tokens in, logits out) that is trained with AdamW, "
-        "`--mode decode` one whose keys and values can be cached. `--mode prefill` runs any model forward.",
+        "`--mode decode` one whose keys and values can be cached. `--mode prefill` runs any model forward. An option "
+        "that is for training, `--recompute`, has no use in the others.",
     ),
     "CG0641": Code(
         "A model does not fit into the cores of a small wafer",

@@ -234,6 +234,7 @@ class _Walk:
         loops = [op for op in ops if isinstance(op, Repeat)]
         op = loops[0]
         streams: list[int] = []
+        starts = [self._flows[given.name] for given in row[0].inputs[: op.carried]]
         for at, (argument, given) in enumerate(zip(op.body.arguments, row[0].inputs, strict=True)):
             outer = self._flows[given.name]
             if at < op.carried:
@@ -247,8 +248,13 @@ class _Walk:
         self._loops = (*before, stack)
         self._region([loop.body for loop in loops])
         self._loops = before
-        for at, value in enumerate(row[0].outputs):
+        arguments = [self._flows[argument.name].sums for argument in op.body.arguments[: op.carried]]
+        results = [self._flows[result.name] for result in op.body.results]
+        for at, (value, (direct, through)) in enumerate(
+            zip(row[0].outputs, _after_turns(starts, arguments, results), strict=True)
+        ):
             made = self._fresh()
+            made = replace(made, direct=made.direct | direct, through=through)
             self._flows[value.name] = replace(made, stream=streams[at]) if at < op.carried else made
 
     # ---- one node
@@ -367,6 +373,27 @@ class _Walk:
                 self._found.gates[index] = at
                 return _Flow(writers=flow.writers, terms=flow.terms)
         return _Flow()
+
+
+def _after_turns(starts: Sequence[_Flow], arguments: Sequence[int], results: Sequence[_Flow]) -> list[tuple[int, int]]:
+    """Return what the results of a loop are computed from, without and with a product of parameters: the carried ones
+    are `starts` before the first turn and stand in the body as `arguments`, bit masks.
+    """
+    carried = [(start.direct, start.through) for start in starts]
+    found = [(0, 0) for _ in results]
+    for _ in range(len(starts) + 1):  # so many turns bring anything from one carried value to any other
+        turned = []
+        for result in results:
+            direct, through = result.direct, result.through
+            for mask, (before, behind) in zip(arguments, carried, strict=True):
+                if result.direct & mask:
+                    direct, through = direct | before, through | behind
+                if result.through & mask:
+                    through |= before | behind
+            turned.append((direct, through))
+        found = [(a | c, b | d) for (a, b), (c, d) in zip(found, turned, strict=True)]
+        carried = found[: len(starts)]
+    return found
 
 
 def _applied(op: Op, x: _Flow) -> _Flow:

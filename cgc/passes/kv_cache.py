@@ -56,6 +56,7 @@ from cgc.ir.ops import (
     Slice,
     Split,
     TopK,
+    Transpose,
     Unary,
     Where,
     opcode,
@@ -373,6 +374,10 @@ class _Pass:
             arguments.append(value)
         self._nodes(op.body, inner)
         results = self._results(op.body, inner)
+        for value, argument in zip(results, arguments[: op.carried], strict=False):
+            if {*value.type.names} != {*argument.type.names}:
+                what = f"`{node.path}` carries positions, which differ from sequence to sequence of a batch"
+                raise NoCache(f"{what}, in a value that had none before its first turn")
         carried = in_order(inner.builder, results[: op.carried], tuple(arguments[: op.carried]))
         pasts = [found.past for found in inner.found]
         extra = list(inner.extra)
@@ -427,7 +432,10 @@ class _Pass:
         values = {old.name: new for old, new in zip(function.body.arguments, arguments, strict=True)}
         scope = _Scope(Builder(names, self._lookup), values)
         self._nodes(function.body, scope)
-        results = in_order(scope.builder, self._results(function.body, scope), function.body.results)
+        results = tuple(
+            _with_batch_first(scope.builder, value, old.type)
+            for value, old in zip(self._results(function.body, scope), function.body.results, strict=True)
+        )
         extra = tuple(scope.extra)
         inputs = (
             *arguments[:args],
@@ -441,6 +449,14 @@ class _Pass:
         )
         made = replace(function, name=self._function_names.fresh(function.name), params=params, body=body)
         return _Rewritten(made, extra, tuple(scope.found))
+
+
+def _with_batch_first(builder: Builder, value: Value, like: TensorType) -> Value:
+    """Return a block's result with its dimensions in the order that they had. What is made of positions has those of
+    the batch besides.
+    """
+    order = (*(name for name in value.type.names if not like.has(name)), *like.names)
+    return value if value.type.names == order else builder.one(Transpose(order), value, wish=value.name)
 
 
 def _joined(path: str, rest: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from onnx_decoding import compiled, public_greedy
+from onnx_decoding import compiled, public_greedy, session
 from test_public_models import FAMILIES
 
 from cgc.cli import main
@@ -115,6 +115,21 @@ def test_the_folder_says_what_the_model_is(tmp_path: Path) -> None:
     assert settings["model"]["eos_token_id"] == [5, 6] and settings["model"]["bos_token_id"] == 4
     assert settings["search"]["past_present_share_buffer"]
     assert (folder / "config.json").read_text() == (tmp_path / "hub" / "config.json").read_text()
+
+
+def test_a_model_with_a_second_input_is_none_for_genai(tmp_path: Path) -> None:
+    (tmp_path / "m.cg").write_text(
+        "use std/attention\n\nmodel m(vocab = 24, kinds = 3, width = 16, heads = 2) {\n    dim head = width / heads\n"
+        "    input tokens[batch, seq <= 32] : id of vocab\n    input kind[batch] : id of kinds\n"
+        "    param embed[vocab, width] ~ normal(std=1)\n    param what[kinds, width] ~ normal(std=1)\n"
+        "    x = embed[tokens] + what[kind]\n    x = x + attention(x)\n"
+        "    output logits = dot(x, embed, over width)\n}\n"
+    )
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--seed", "1", "-o", str(tmp_path / "out")]
+    assert CliRunner().invoke(main, [*words, "--kv-cache"]).exit_code == 0
+    assert not (tmp_path / "out" / "genai_config.json").exists()
+    names = [value.name for value in session(tmp_path / "out").get_inputs()]
+    assert names[:3] == ["input_ids", "kind", "attention_mask"]
 
 
 @pytest.mark.parametrize("family", ["gpt2", pytest.param("gpt_neox", marks=pytest.mark.slow), "llama multi-query"])

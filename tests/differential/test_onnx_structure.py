@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+from click.testing import CliRunner
 from onnx_programs import BATCH, KEY, SEQ, Body, build, check_file, compare_at, function, params_of, sample, tensor
 
+from cgc.cli import main
 from cgc.ir.builder import Builder
 from cgc.ir.dims import Dim, add, symbol
 from cgc.ir.graph import Value
@@ -240,3 +243,18 @@ def test_sizes_that_are_computed() -> None:
         return [twice, second, flat]
 
     compare_at(_sized(body), 2)
+
+
+@pytest.mark.parametrize(
+    ("made", "name"), [("output embed = embed[ids]", "embed_out"), ("output ids = ids", "ids_out")]
+)
+def test_an_output_called_as_an_input_or_a_parameter(made: str, name: str, tmp_path: Path) -> None:
+    source = "model a(vocab = 16, w = 4) {\n    input ids[batch, seq] : id of vocab\n"
+    source += "    param embed[vocab, w] ~ normal(std=1)\n"
+    (tmp_path / "m.cg").write_text(f"{source}    {made}\n    output other = embed[ids] * 2\n}}\n")
+    words = ["compile", str(tmp_path / "m.cg"), "--target", "onnx", "--seed", "1", "-o", str(tmp_path / "out")]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    loaded = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
+    assert [value.name for value in loaded.get_outputs()] == [name, "other"]
+    run = CliRunner().invoke(main, ["verify", str(tmp_path / "m.cg"), "--target", "onnx"])
+    assert run.exit_code == 0, run.output

@@ -1,6 +1,21 @@
 """Models that can be decoded token by token: every way the library knows to keep keys and values, and one by hand."""
 
 MODELS = {
+    "positions in a block": """use std/attention
+use std/positions
+model m(vocab = 11, context = 16, width = 8) {
+    input tokens[batch, seq <= context] : id of vocab
+    param embed[vocab, width] ~ normal(std=1.0)
+    x = embed[tokens] + learned_positions(seq, context, width)
+    k = linear(x, width -> width, std=0.5) as [seq -> key]
+    v = linear(x, width -> width, std=0.5) as [seq -> key]
+    x = x + attend(x, k, v, over width, seq -> key) + wave(x)
+    output logits = dot(x, embed, over width)
+}
+block wave(x[batch, seq, width]) {
+    return sin(cast(position(seq), f32)) * 0.1
+}
+""",
     "gpt2": "use std/gpt2\nmodel m = gpt2(vocab=11, context=16, layers=3, width=8, heads=2, std=0.5)\n",
     "gpt_neox": "use std/gpt_neox\nmodel m = gpt_neox(vocab=11, context=16, layers=2, width=16, heads=2, std=0.5)\n",
     "llama": "use std/llama\nmodel m = llama(vocab=11, context=16, layers=2, width=16, heads=4, ffn=24, std=0.5)\n",

@@ -157,6 +157,7 @@ def test_bad_settings(command: tuple[str, ...], setting: str, status: int, says:
         ["compile", "tiny.cg", "--target", "torch", "-o", "out", "--weights", "w", "--seed", "1"],
         ["compile", "tiny.cg", "--target", "torch", "-o", "out", "--seed", "one"],
         ["compile", "tiny.cg", "--target", "torch", "-o", ""],
+        ["compile", "tiny.cg", "--target", "wse-sim", "-o", "out", "--batch", "10000000000000000000"],
         ["compile", "tiny.cg", "--target", "onnx", "-o", "out", "--copy-weights"],
         ["compile", "tiny.cg", "--target", "onnx", "-o", "out", "--last-logits"],
         ["compile", "tiny.cg", "--target", "torch", "-o", "out", "--last-logits"],

@@ -123,6 +123,18 @@ def test_smaller_exponents_of_depth_are_right_for_them(name: str, alpha: float) 
     assert "CG0523" in codes(text + root + DEPTH.replace("completep", lines)), "the rate has to follow depth, too"
 
 
+@pytest.mark.parametrize("turn", ["z = silu(linear(z, width -> width))", "z = z + silu(linear(z, width -> width))"])
+def test_a_branch_through_a_loop_of_its_own_is_one(turn: str) -> None:
+    inner = ("z = linear(n, width -> width)", "repeat inner as g {", f"    {turn}", "}")
+    text = HEAD.replace("4 * width", "4 * width, inner = 2") + layer(*inner, "x = x + linear(z, width -> width)") + TAIL
+    (writer,) = (param for param in derived(text + WIDTH).params if param.name == "h.linear.w")
+    assert writer.group == "residual" and writer.init.std == pytest.approx(0.1 / (6 * 4) ** 0.5)
+    deep = derived(text + DEPTH)
+    assert [factor.value for factor in deep.factors if factor.group == "residual"][-1] == pytest.approx(2 / 6)
+    assert codes(text + DEPTH) == []
+    assert "CG0523" in codes(text + DEPTH.replace("completep", "mup"))
+
+
 def test_a_mixture_of_branches_is_a_branch() -> None:
     """Experts mixed by weights, and attention without a projection behind it."""
     experts = layer(

@@ -138,6 +138,13 @@ def test_more_wafers_than_sequences_is_a_diagnostic() -> None:
     assert raised.value.code == "CG0656"
 
 
+def test_recomputing_is_for_training() -> None:
+    for mode in ("prefill", "decode"):
+        with pytest.raises(TargetError) as raised:
+            planned(example("cerebras_gpt/111m.cg"), load_device("wse2"), mode=mode, recompute=True)
+        assert raised.value.code == "CG0640"
+
+
 def test_numbers_of_wafers_that_are_compared() -> None:
     assert counts_to_compare(16, 1000) == (1, 4, 8, 16, 32)
     assert counts_to_compare(2, 3) == (1, 2, 3)
