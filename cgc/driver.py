@@ -365,8 +365,8 @@ def _refuse_ignored(target: Target, options: Request) -> None:
         name = ALSO_CALLED.get(option.name, option.name)
         if name in target.takes or getattr(options, option.name) == option.default:
             continue
-        others = " and ".join(f"`{other.name}`" for other in _installed() if name in other.takes)
-        has = f"; {others} has" if others else ""
+        others = [f"`{other.name}`" for other in _installed() if name in other.takes]
+        has = f"; {' and '.join(others)} {'has' if len(others) == 1 else 'have'}" if others else ""
         raise UsageError(f"--{option.name.replace('_', '-')}: the target `{target.name}` has no use for it{has}")
 
 

@@ -151,7 +151,7 @@ def verify_program(program: Program, targets: tuple[str, ...], seed: int) -> lis
     from cgc.interpret import interpret
     from cgc.weights import initialize, random_inputs
 
-    weights = initialize(program.graph, seed)
+    weights = _moved(program.graph, initialize(program.graph, seed), seed)
     runs = [random_inputs(program.graph, sizes, seed + i) for i, sizes in enumerate(_sizes(program.graph))]
     expected = [interpret(program.graph, weights, inputs) for inputs in runs]
     problem = _not_a_number(expected)
@@ -173,6 +173,18 @@ def verify_program(program: Program, targets: tuple[str, ...], seed: int) -> lis
                 continue
             outcomes.append(Outcome(name, evaluator_name, None if problem else max(differences), problem))
     return outcomes
+
+
+def _moved(graph: Graph, weights: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return the weights, those that start as a constant moved from it: what is all zeros would hide what is before."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    constant = {param.name for param in graph.params if param.init.distribution == "constant"}
+    moves = {name: 0.1 * random.standard_normal(weights[name].shape) for name in weights if name in constant}
+    return {
+        name: array + moves[name].astype(array.dtype) if name in moves else array for name, array in weights.items()
+    }
 
 
 def _sizes(graph: Graph) -> list[dict[str, int]]:

@@ -96,6 +96,14 @@ def device_data(device: Device) -> dict[str, Any]:
         "colors": device.colors,
         "off_wafer": device.off_wafer,
         "power": device.power,
+        "code": device.code,
+        "task": device.task,
+        "loop": device.loop,
+        "vector": device.vector,
+        "shift": device.shift,
+        "ramp": device.ramp,
+        "relay": device.relay,
+        "queue": device.queue,
     }
 
 

@@ -324,6 +324,8 @@ class BodyWalk:
         results = [
             walk._carry(assigned[n], *start) for n, start in zip(carried, zip(starts, began, strict=True), strict=True)
         ]
+        if not results and any(outer.scope.find(n) == POISON for n in assigned):
+            raise Poisoned
         if not results:
             text = "the loop changes nothing outside it"
             hint = "give a name from outside a new value inside: `x = …`"

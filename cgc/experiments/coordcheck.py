@@ -127,6 +127,7 @@ def coordinate_check(subject: Subject, setup: Setup, progress: Callable[[str], N
     check = scaling_check(program)
     if check is None:
         raise UsageError(f"{subject.file} has no `mup` item that says what grows")
+    tokens_and_limit(program)  # a model that cannot be trained is known before anything is, too
     findings = _direction(check, program)
     observed: list[list[tuple[float, float]]] = []
     # all of them first: a width that cannot be is known before anything is trained
