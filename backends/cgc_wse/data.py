@@ -12,6 +12,7 @@ from cgc_wse.bounds import Bound
 from cgc_wse.cost import Cycles, formulas, peak_flops
 from cgc_wse.kernels import Work
 from cgc_wse.mode import Lever
+from cgc_wse.place.geometry import Rectangle
 from cgc_wse.plan import Figure, Placed, Plan
 
 FORMAT = "cgc-placement"
@@ -165,9 +166,15 @@ def plan_data(plan: Plan, flops: int, bound: Bound) -> dict[str, Any]:
 def fullest_core(plan: Plan) -> int:
     """Return the bytes of the core that holds most; what a block holds is spread evenly over its rectangle."""
     code = plan.device.code
-    if plan.layout is not None:
-        return code + -(-(plan.bytes - code * plan.device.cores) // plan.layout.cores)
-    return code + max(-(-placed.bytes // placed.area.cores) for phase in plan.phases for placed in phase.placed)
+    placed = [each for phase in plan.phases for each in phase.placed]
+    if plan.mode == "streaming":  # all layers on the same cores, which also hold what the others keep
+        cores = plan.layout.cores if plan.layout is not None else min(each.area.cores for each in placed)
+        return code + -(-(plan.bytes - code * plan.device.cores) // cores)
+    held: dict[Rectangle, int] = {}
+    for each in placed:
+        part = -(-each.bytes // each.area.cores) + each.room
+        held[each.area] = held.get(each.area, 0) + part
+    return code + max(held.values())
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

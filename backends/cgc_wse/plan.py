@@ -37,7 +37,7 @@ class Placed:
     """A kernel on its rectangle. `path` is the user's, with the index of the run where each run has its own cores.
 
     `layer` names the run it stands in (`h.3`). `cycles` are for one sequence of a step; `bytes` is what the model
-    keeps in the rectangle.
+    keeps in the rectangle, `room` what each of its cores has for vectors on their way.
     """
 
     path: str
@@ -46,6 +46,7 @@ class Placed:
     area: Rectangle
     cycles: Cycles
     bytes: int
+    room: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,3 +224,21 @@ def test_statements_of_one_name_before_and_after_a_loop_are_two_rows() -> None:
     rows = data["plans"]["forward"]["blocks"]
     assert [row["path"] for row in rows] == ["x", "h.linear", "x_2"]
     assert [row["work"]["other_operations"] * row["layers"] for row in rows] == [16 * 8, 0, 2 * 16 * 8]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "train"},
+        {"mode": "prefill", "batch": 8},
+        {"mode": "decode", "batch": 4},
+        {"mode": "decode", "batch": 4, "run": "streaming"},
+        {"mode": "train", "run": "streaming"},
+    ],
+    ids=str,
+)
+def test_the_fullest_core_has_no_less_than_the_mean(options: dict[str, Any]) -> None:
+    data = TARGET.compile(example("tiny.cg"), CompileOptions(device="wse2", **options)).data
+    for plan in data["plans"].values():
+        mean = plan["memory_total"] / data["device"]["cores"]
+        assert mean <= plan["memory_fullest_core"] <= data["device"]["memory"]

@@ -105,8 +105,8 @@ def plan_resident(
     items = [item for layer in layers for item in layer]
     found = [item.block.best(area) for item, area in zip(items, areas, strict=True)]
     placed = tuple(
-        Placed(item.path, item.layer, item.kernel, area, cycles, item.bytes.total)
-        for item, area, (cycles, _) in zip(items, areas, found, strict=True)
+        Placed(item.path, item.layer, item.kernel, area, cycles, item.bytes.total, room)
+        for item, area, (cycles, room) in zip(items, areas, found, strict=True)
     )
     passing = sum(room * area.cores for area, (_, room) in zip(areas, found, strict=True))
     buffers = Figure("buffers", passing, "bytes", "vectors on their way, a part of what each core has left")
