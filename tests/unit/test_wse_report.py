@@ -239,6 +239,6 @@ def test_statements_of_one_name_before_and_after_a_loop_are_two_rows() -> None:
 )
 def test_the_fullest_core_has_no_less_than_the_mean(options: dict[str, Any]) -> None:
     data = TARGET.compile(example("tiny.cg"), CompileOptions(device="wse2", **options)).data
-    for plan in data["plans"].values():
-        mean = plan["memory_total"] / data["device"]["cores"]
-        assert mean <= plan["memory_fullest_core"] <= data["device"]["memory"]
+    for made in data["plans"].values():
+        mean = made["memory_total"] / data["device"]["cores"]
+        assert mean <= made["memory_fullest_core"] <= data["device"]["memory"]
