@@ -119,6 +119,8 @@ def _seconds(plan: Plan, name: str) -> float:
 
 def _limit(plan: Plan) -> str:
     """Say what bounds the scaling."""
+    if plan.mode == "resident" and plan.job.purpose != "training":
+        return "each wafer holds the whole model; its pipeline fills and drains every step"
     if plan.mode == "resident":
         return (
             "each wafer holds the whole model; its pipeline fills and drains every step, and gradients are exchanged "

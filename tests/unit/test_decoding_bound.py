@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import pytest
 from cgc_wse.bounds import bound_of
@@ -96,3 +97,16 @@ def test_several_sequences_get_more_squares() -> None:
     one, many = (planned(program, WSE2, mode="decode", batch=batch, seq=256)[0] for batch in (1, 32))
     assert many.depth > one.depth
     assert many.seconds < 16 * one.seconds
+
+
+def test_fewer_tokens_are_no_slower_and_more_sequences_give_no_fewer_tokens() -> None:
+    program = example("cerebras_gpt/111m.cg")
+    by_length = [
+        planned(program, load_device("wse2"), mode="decode", batch=8, seq=seq)[0].seconds
+        for seq in (64, 256, 1024, 2048)
+    ]
+    assert by_length == sorted(by_length)
+    plans = [planned(program, load_device("wse2"), mode="decode", batch=b, seq=256)[0] for b in (1, 2, 3, 5, 8, 16, 24)]
+    rates = [plan.tokens_per_second for plan in plans]
+    assert all(more >= fewer * (1 - 1e-9) for fewer, more in pairwise(rates))
+    assert plans[4].seconds < 1.05 * plans[0].seconds, "eight sequences on squares of their own"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from cgc.ir.graph import Graph
 from cgc.program import Device
@@ -34,6 +35,8 @@ from cgc_wse.plan import Bottleneck, Figure, Phase, Placed, Plan, code_figures, 
 
 SMALLER = (30, 45, 60, 75, 90, 105, 120, 150, 180, 210)
 """Squares tried beside those of `cgc cost decode`: small models are faster on them, and several sequences at a time."""
+FINE = 16
+"""Up to so many squares, every number of them is tried; beyond, some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,30 +140,57 @@ def _move(stages: list[FlatStage], side: int, machine: Machine) -> float:
     return move_cycles(machine, side, -(-max(entering_entries(stage) for stage in stages) // side))
 
 
-def _filled(layers: Sequence[_Layer], capacity: int) -> list[_Square] | None:
-    """Fill squares with whole layers, in order; None where one alone does not fit."""
+def _filled(layers: Sequence[_Layer], capacity: int, longest: float = inf) -> list[_Square] | None:
+    """Fill squares with whole layers, in order, none with more than `longest` cycles; None where one alone has more.
+
+    No other way to cut the layers in order has fewer squares.
+    """
     squares: list[list[_Layer]] = [[]]
+    held, cycles = 0, 0.0
     for layer in layers:
-        if layer.bytes > capacity:
+        if layer.bytes > capacity or layer.cycles > longest:
             return None
-        if sum(one.bytes for one in squares[-1]) + layer.bytes > capacity:
+        if squares[-1] and (held + layer.bytes > capacity or cycles + layer.cycles > longest):
             squares.append([])
+            held, cycles = 0, 0.0
         squares[-1].append(layer)
+        held, cycles = held + layer.bytes, cycles + layer.cycles
     return [_Square(tuple(square)) for square in squares]
 
 
+def _balanced(layers: Sequence[_Layer], capacity: int, count: int) -> list[_Square] | None:
+    """Return `count` squares at most whose slowest has as few cycles as can be, but for a thousandth of a layer's."""
+    low, high = max(layer.cycles for layer in layers), sum(layer.cycles for layer in layers)
+    best = _filled(layers, capacity, low)
+    if best is not None and len(best) <= count:
+        return best
+    best = _filled(layers, capacity, high)
+    while high - low > low / 1000:
+        middle = (low + high) / 2
+        found = _filled(layers, capacity, middle)
+        if found is not None and len(found) <= count:
+            best, high = found, middle
+        else:
+            low = middle
+    return best if best is not None and len(best) <= count else None
+
+
 def _squares(layers: list[_Layer], side: int, job: Job, device: Device) -> Iterator[list[_Square]]:
-    """Yield ways to put layers on squares of one side: on as few as hold them, and for several sequences on more."""
+    """Yield ways to put layers on squares of one side: on as few as hold them, and for several sequences on more.
+
+    More than there are sequences, whose slowest square would be no slower, are of no use.
+    """
     room, capacity = (device.columns // side) * (device.rows // side), side * side * device.data
     squares = _filled(layers, capacity)
-    held, largest = sum(layer.bytes for layer in layers), max(layer.bytes for layer in layers)
-    known = 0
-    while squares is not None and known < len(squares) <= room:
-        yield squares
-        known = len(squares)
-        if job.batch == 1:
-            return
-        squares = _filled(layers, min(capacity, max(largest, held // (2 * known))))
+    if squares is None or len(squares) > room:
+        return
+    yield squares
+    most = min(room, len(layers), 2 * job.batch)
+    for count in range(len(squares), most + 1) if job.batch > 1 else ():
+        if count <= FINE or count == most or count % (count // FINE) == 0:
+            balanced = _balanced(layers, capacity, count)
+            if balanced is not None:
+                yield balanced
 
 
 def _pipelined(squares: list[_Square], side: int, job: Job, device: Device, move: float) -> Plan:
