@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -110,3 +111,18 @@ def test_fewer_tokens_are_no_slower_and_more_sequences_give_no_fewer_tokens() ->
     rates = [plan.tokens_per_second for plan in plans]
     assert all(more >= fewer * (1 - 1e-9) for fewer, more in pairwise(rates))
     assert plans[4].seconds < 1.05 * plans[0].seconds, "eight sequences on squares of their own"
+
+
+def test_the_hint_is_the_most_that_fits() -> None:
+    program = example("cerebras_gpt/111m.cg")
+
+    def fault(**sizes: int) -> str:
+        with pytest.raises(TargetError) as raised:
+            planned(program, load_device("wse2"), mode="decode", **sizes)
+        return raised.value.hint
+
+    hint = fault(batch=1000)
+    batch, seq = (int(number) for number in re.findall(r"--(?:batch|seq) (\d+)", hint))
+    for sizes in ({"batch": batch}, {"batch": 1000, "seq": seq}):
+        assert planned(program, load_device("wse2"), mode="decode", **sizes)[0].seconds > 0
+    assert fault(batch=batch + 1) and fault(batch=1000, seq=seq + 1)

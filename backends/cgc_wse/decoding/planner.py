@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import ceil, inf
+from typing import Protocol
 
 from cgc.ir.graph import Graph
 from cgc.program import Device
@@ -102,8 +103,14 @@ def plan_decode(graph: Graph, job: Job, device: Device, run: str | None = None) 
     if plans and run != "streaming":
         return min(plans, key=lambda plan: plan.seconds)
     layers = _layers(stages, cached, job, machine, sides[-1])
+    resident, streaming = _Fit(layers, sides, device), _StreamingFit(layers, sides[-1], device)
     if run == "pipelined":
-        raise _not_fitting("CG0655", layers, sum(layer.bytes for layer in layers), job, device)
+        hints = ["`--run streaming`"] * streaming.part(1) + _smaller(resident, job)
+        raise _not_fitting("CG0655", layers, sum(layer.bytes for layer in layers), job, device, hints)
+    if streaming.ahead <= streaming.capacity and not streaming.part(1):
+        hints = _smaller(streaming if run == "streaming" else _Either(resident, streaming), job)
+        needed = streaming.ahead + sum(layer.caches for layer in layers)
+        raise _not_fitting("CG0611", layers, needed, job, device, hints)
     return _streaming(layers, sides[-1], job, device, run)
 
 
@@ -254,8 +261,6 @@ def _streaming(layers: list[_Layer], side: int, job: Job, device: Device, run: s
         )
         text += f"{side} x {side} cores of {device.name} ({gigabytes(capacity)})"
         raise TargetError("CG0602", text, "a smaller width, or a device with more memory or cores")
-    if caches + ahead > capacity:
-        raise _not_fitting("CG0611", layers, caches + ahead, job, device)
     rows: list[tuple[_Layer, float]] = [
         (layer, max(job.batch * layer.cycles / device.clock, layer.weights / device.off_wafer)) for layer in layers
     ]
@@ -300,20 +305,84 @@ def _cache_formula(job: Job) -> str:
     return f"{job.batch} sequences * {job.seq:,} tokens * keys and values of all layers * {job.number} B"
 
 
-def _not_fitting(code: str, layers: list[_Layer], needed: int, job: Job, device: Device) -> TargetError:
+class _Fits(Protocol):
+    def part(self, part: float) -> bool:
+        """Tell whether a plan holds such a part of the keys and values."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Layers that stay on squares, of any side."""
+
+    layers: list[_Layer]
+    sides: Sequence[int]
+    device: Device
+
+    def part(self, part: float) -> bool:
+        """Tell whether they fit with such a part of the keys and values."""
+        layers = [replace(layer, caches=ceil(layer.caches * part)) for layer in self.layers]
+        for side in self.sides:
+            squares = _filled(layers, side * side * self.device.data)
+            if squares is not None and len(squares) <= (self.device.columns // side) * (self.device.rows // side):
+                return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _StreamingFit:
+    """Keys and values that stay on one square, past which the weights stream."""
+
+    layers: list[_Layer]
+    side: int
+    device: Device
+
+    @property
+    def ahead(self) -> int:
+        """Bytes of the weights that are there at a time."""
+        return 2 * max(layer.weights for layer in self.layers)
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of the square."""
+        return self.side**2 * self.device.data
+
+    def part(self, part: float) -> bool:
+        """Tell whether such a part of them fits."""
+        return self.ahead + ceil(part * sum(layer.caches for layer in self.layers)) <= self.capacity
+
+
+@dataclass(frozen=True, slots=True)
+class _Either:
+    one: _Fits
+    other: _Fits
+
+    def part(self, part: float) -> bool:
+        """Tell whether either plan holds such a part."""
+        return self.one.part(part) or self.other.part(part)
+
+
+def _smaller(fits: _Fits, job: Job) -> list[str]:
+    """Return the largest batch and the longest sequence that would fit, as options."""
+    found = []
+    for option, now in (("--batch", job.batch), ("--seq", job.seq)):
+        low, high = 0, now  # what is between 1 and `low` fits, `high` does not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits.part(middle / now) else (low, middle)
+        found += [f"`{option} {low}`"] * (low > 0)
+    return found
+
+
+def _not_fitting(
+    code: str, layers: list[_Layer], needed: int, job: Job, device: Device, hints: list[str]
+) -> TargetError:
     capacity = device.cores * device.data
     weights, caches = sum(layer.weights for layer in layers), sum(layer.caches for layer in layers)
-    room = capacity - (needed - caches)
-    hints = ["a device with more memory or cores"]
-    if caches and room > 0:
-        fewer, shorter = int(job.batch * room / caches), int(job.seq * room / caches)
-        hints = [f"`--batch {fewer}`"] * (1 <= fewer < job.batch) + [f"`--seq {shorter}`"] * (shorter > 0) + hints
-    if code == "CG0655":
-        hints.insert(0, "`--run streaming`")
     over = f", {gigabytes(needed - capacity)} more than" if needed > capacity else "; in whole layers that is more than"
     return TargetError(
         code,
         f"decoding {job.batch} sequences of {job.seq:,} tokens takes {gigabytes(weights)} of weights and "
         f"{gigabytes(caches)} of keys and values{over} the SRAM of {device.name} ({gigabytes(capacity)})",
-        ", or ".join(hints),
+        ", or ".join([*hints, "a device with more memory or cores"]),
     )
