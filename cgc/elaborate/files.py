@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cgc.diagnostics import Diagnostic, Diagnostics, InputError, Label
 from cgc.elaborate.devices import read_devices
-from cgc.elaborate.items import head, one_rate, read_mup, read_train, single
+from cgc.elaborate.items import head, read_mup, read_train, single
 from cgc.elaborate.layouts import read_checkpoint
 from cgc.elaborate.models import Argument, Built, ModelBuilder, build_instance, checked, is_closed, open_arguments
 from cgc.elaborate.modules import Module, Modules
@@ -146,8 +146,6 @@ class _FileCheck:
         mup_item = single(self._settings("mup"), "mup", self._found)
         train_item = single(self._settings("train"), "train", self._found)
         train = read_train(train_item, self._found) if train_item else None
-        if mup_item and train_item:
-            one_rate(mup_item, train_item, self._found)
         tables = {name: self._table(item, False) for name, item in self._module.tables.items()}
         if not models:
             self._without_model([item for item in (mup_item,) if item])

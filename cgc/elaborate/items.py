@@ -269,18 +269,6 @@ def read_train(item: tree.Settings, found: Diagnostics) -> Train:
     )
 
 
-def one_rate(mup: tree.Settings, train: tree.Settings, found: Diagnostics) -> None:
-    """Find fault with a learning rate in both items: that of `mup` is transferred, the other would do nothing."""
-    lines = [
-        next((line for line in item.lines if isinstance(line, tree.Setting) and line.name.text == "lr"), None)
-        for item in (train, mup)
-    ]
-    if lines[0] is not None and lines[1] is not None:
-        labels = (Label(lines[0].location, "and here"), Label(lines[1].location, "here"))
-        message = "the learning rate is given twice, in `train` and in `mup`"
-        found.add(Diagnostic("CG0504", message, labels, "keep that of `mup`, which follows the width"))
-
-
 def _text(value: tree.SettingValue) -> str:
     if not isinstance(value, tree.String):
         raise Fault("CG0502", "`data` is a text", Label(value.location), hint='write it as in `data = "pile"`')

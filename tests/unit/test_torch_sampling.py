@@ -122,7 +122,7 @@ def test_the_command_line(project: Path, monkeypatch: pytest.MonkeyPatch, capsys
     for words, says in (
         (["--weights", "nothing.safetensors"], "cannot read nothing.safetensors"),
         (["--weights", "generate.py"], "holds no checkpoint"),
-        (["", "--weights", "model.safetensors"], "no tokens"),
+        (["", "--weights", "model.safetensors"], "prompt is empty"),
     ):
         with pytest.raises(SystemExit, match=says):
             run(*words)

@@ -12,6 +12,8 @@ from cgc_torch.language_model import LanguageModel, language_model
 USUAL_CONTEXT = 1024
 """Tokens of a sequence where the model sets no limit."""
 USUAL_TOKENS_PER_STEP = 2**19
+LEAST_STEPS = 1000
+"""Steps of a run whose batch the file leaves open: small models have fewer tokens to a step."""
 """Tokens of a step where the file gives no batch: half a million (Brown et al. 2020, arXiv 2005.14165, table 2.1)."""
 USUAL_RATE = 6e-4
 """The peak learning rate where the file gives none: that of the smallest models of the same table."""
@@ -64,7 +66,9 @@ def planned(program: Program) -> Planned:
     assumed |= set() if model.context else {"context"}
     batch = None
     if train.batch is None:
-        batch, assumed = max(1, USUAL_TOKENS_PER_STEP // context), assumed | {"batch"}
+        whole = training_run(replace(program, train=replace(train, steps=None)), 1, context).tokens
+        per_step = min(USUAL_TOKENS_PER_STEP, whole // LEAST_STEPS)
+        batch, assumed = max(1, per_step // context), assumed | {"batch"}
     # Rates, eps and decay follow from the `train` item: what was derived from the one in the file may not hold.
     program = replace(program, train=train, parametrization=program.parametrization if not assumed else None)
     run = training_run(program, batch, context)

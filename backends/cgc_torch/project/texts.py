@@ -33,7 +33,10 @@ def readme_text(program: Program, planned: Planned, files: tuple[str, ...]) -> s
     rows = [f"| `{name}` | {_FILES[name]} |" for name in ("model.py", *files) if name in _FILES]
     byte_level = planned.model.vocab < 50257
     prepare = "python data.py input.txt" if byte_level else "python data.py input.txt --bpe vocab.bpe encoder.json"
+    few = planned.model.vocab < 256
+    below = f"; the model knows those below {planned.model.vocab} only, and `train.py` refuses any other"
     marks = {
+        "LIMIT": below if few else ", so any text is data",
         "TITLE": program.name,
         "VERSION": VERSION,
         "SOURCE": f" from `{plain(program.file)}`" if program.file else "",
