@@ -100,10 +100,8 @@ def _sizes(program: Program, options: CompileOptions) -> dict[str, int]:
         limit = None if symbol.limit is None else evaluate(symbol.limit.size, {})
         size = given.pop(symbol.name, 1 if symbol.name == "batch" else limit)
         if size is None:
-            hint = (
-                f"say how large it may become in the model: `{symbol.name} <= 2048`; sequences are counted by `batch`, "
-            )
-            hint += "and their tokens by `seq`"
+            hint = f"say how large it may become in the model: `{symbol.name} <= 2048`"
+            hint += "; sequences are counted by `batch`, their tokens by `seq`"
             hint = "give it with `--seq`" if symbol.name == "seq" else hint
             raise TargetError("CG0606", f"the size of `{symbol.name}` is not known", hint)
         if size < 1 or (limit is not None and size > limit):

@@ -7,10 +7,9 @@ every sequence using them once; keys and values always stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf
-from typing import Protocol
 
 from cgc.ir.graph import Graph
 from cgc.program import Device
@@ -105,13 +104,13 @@ def plan_decode(graph: Graph, job: Job, device: Device, run: str | None = None) 
     layers = _layers(stages, cached, job, machine, sides[-1])
     resident, streaming = _Fit(layers, sides, device), _StreamingFit(layers, sides[-1], device)
     if run == "pipelined":
-        hints = ["`--run streaming`"] * streaming.part(1) + _smaller(resident, job)
+        hints = ["`--run streaming`"] * streaming.part(1) + _smaller(resident.part, job)
         raise _not_fitting("CG0655", layers, sum(layer.bytes for layer in layers), job, device, hints)
     if streaming.ahead <= streaming.capacity and not streaming.part(1):
-        hints = _smaller(streaming if run == "streaming" else _Either(resident, streaming), job)
+        hints = _smaller(lambda part: streaming.part(part) or (run is None and resident.part(part)), job)
         needed = streaming.ahead + sum(layer.caches for layer in layers)
         raise _not_fitting("CG0611", layers, needed, job, device, hints)
-    return _streaming(layers, sides[-1], job, device, run)
+    return _streaming(streaming, job, run)
 
 
 def least_layers(graph: Graph, job: Job, device: Device, *, resident: bool) -> list[LeastLayer]:
@@ -250,11 +249,10 @@ def _placed(square: _Square, area: Rectangle, device: Device) -> Placed:
     return Placed(square.name, square.name, kernel, area, Cycles(compute, 0.0, square.cycles), square.bytes)
 
 
-def _streaming(layers: list[_Layer], side: int, job: Job, device: Device, run: str | None) -> Plan:
+def _streaming(fit: _StreamingFit, job: Job, run: str | None) -> Plan:
     """Return a step in which the weights stream past a square that works on the sequences one after another."""
+    layers, side, device, ahead, capacity = fit.layers, fit.side, fit.device, fit.ahead, fit.capacity
     weights, caches = sum(layer.weights for layer in layers), sum(layer.caches for layer in layers)
-    ahead = 2 * max(layer.weights for layer in layers)
-    capacity = side * side * device.data
     if ahead > capacity:
         text = (
             f"the weights of two layers take {gigabytes(ahead)}, {gigabytes(ahead - capacity)} more than a square of "
@@ -305,12 +303,6 @@ def _cache_formula(job: Job) -> str:
     return f"{job.batch} sequences * {job.seq:,} tokens * keys and values of all layers * {job.number} B"
 
 
-class _Fits(Protocol):
-    def part(self, part: float) -> bool:
-        """Tell whether a plan holds such a part of the keys and values."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Fit:
     """Layers that stay on squares, of any side."""
@@ -352,24 +344,14 @@ class _StreamingFit:
         return self.ahead + ceil(part * sum(layer.caches for layer in self.layers)) <= self.capacity
 
 
-@dataclass(frozen=True, slots=True)
-class _Either:
-    one: _Fits
-    other: _Fits
-
-    def part(self, part: float) -> bool:
-        """Tell whether either plan holds such a part."""
-        return self.one.part(part) or self.other.part(part)
-
-
-def _smaller(fits: _Fits, job: Job) -> list[str]:
-    """Return the largest batch and the longest sequence that would fit, as options."""
+def _smaller(fits: Callable[[float], bool], job: Job) -> list[str]:
+    """Return the largest batch and the longest sequence whose part of the keys and values `fits`, as options."""
     found = []
     for option, now in (("--batch", job.batch), ("--seq", job.seq)):
         low, high = 0, now  # what is between 1 and `low` fits, `high` does not
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if fits.part(middle / now) else (low, middle)
+            low, high = (middle, high) if fits(middle / now) else (low, middle)
         found += [f"`{option} {low}`"] * (low > 0)
     return found
 
